@@ -1,0 +1,409 @@
+"""The loop: rounds of generate → verify → curate → learn → mix → fit → probe → gate. The only place that promotes a model.
+
+Three ways back into the loop, and no fourth: the promoted model, accepted examples into history, people's verdicts. A
+round's record is complete on disk before its promotion takes effect.
+"""
+
+from __future__ import annotations
+
+import errno
+import resource
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from outcross.engine import steps
+from outcross.engine.executor import Budget, Executor, Meter
+from outcross.engine.guards import BenchFacts, check_bench, check_plan, gate_of, probes_of
+from outcross.engine.journal import Journal
+from outcross.engine.past import Recorded
+from outcross.engine.resume import append_metric, manifest_of, prepare, seconds_before
+from outcross.engine.store import RoundDir, RunDir, file_hash, read_measurements, save_folder, suffix, write_json
+from outcross.engine.tables import MEASUREMENTS, Writer, encode_measurements
+from outcross.engine.watch import Silent, Watch
+from outcross.errors import StoreError
+from outcross.recipe import Phase, Recipe
+from outcross.stages import Context, Model, Probe, Role, Trainable
+from outcross.types import Comparison, Decision, Measurement
+
+KeepModels = Literal["champion", "all"] | int
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the run file says beside the recipe. None of it enters the fingerprint.
+
+    keep_models: *all*, only the *champion*, or the last k promoted ones; it bounds the disk and deletes no record.
+    unsafe: allows what principle forbids (replacing history), headed so in every report.
+    """
+
+    budget: Budget = Budget()
+    unsafe: bool = False
+    keep_models: KeepModels = "all"
+    config: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended."""
+
+    root: Path
+    promoted: int
+    refused: int
+    rounds: int
+    last: Decision | None
+
+
+def run(
+    recipe: Recipe, models: Mapping[Role, Model], root: Path, *, seed: int = 0, options: Options = Options(), watch: Watch = Silent()
+) -> Result:
+    """Run a recipe in the folder `root`, or go on with it where it stopped; a finished run returns at once.
+
+    Raises `GuardError` for a plan that cannot keep the guarantees and `DataError` for unusable data, both before anything is
+    spent; `ConfigError` when `root` holds another run; `RunLocked`; `BudgetReached`; `StoreError` when the disk is full.
+    """
+    headings = check_plan(recipe, models, unsafe=options.unsafe)
+    facts = check_bench(recipe.bench)
+    manifest = manifest_of(recipe, models, seed, options.name or recipe.name, options.config, headings, options.keep_models)
+    target = RunDir(root)
+    with _disk_errors(root), target.locked():
+        attempt = prepare(target, manifest)
+        with closing(Journal(target.journal)) as journal:
+            meter = Meter(options.budget, journal, seconds_before(target))
+            loop = _Loop(recipe, dict(models), RunDir(root), seed, options, watch, facts, Executor(journal, meter), meter, attempt)
+            return loop.go()
+
+
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise StoreError(
+            f"cannot write to {error.filename or root}: {error.strerror}. What was complete is kept; "
+            f"free space or fix the permissions, then `outcross resume {root}`"
+        ) from error
+
+
+@dataclass
+class _Loop:
+    recipe: Recipe
+    first: dict[Role, Model]
+    target: RunDir
+    seed: int
+    options: Options
+    watch: Watch
+    facts: BenchFacts
+    executor: Executor
+    meter: Meter
+    attempt: int
+    champions: dict[Role, Model] = field(default_factory=dict)
+    done: list[RoundDir] = field(default_factory=list)
+
+    def go(self) -> Result:
+        self.champions = dict(self.first)
+        learning = any(phase.learn for phase in self.recipe.phases)
+        if learning:
+            self._start()
+        for phase in self.recipe.phases:
+            for number in range(phase.rounds):
+                if self._reached(phase):
+                    break
+                turn = self.target.round(phase.name, number)
+                if not turn.complete:
+                    self._adopt_champions()
+                    self._play(phase, turn)
+                self.done.append(self.target.round(phase.name, number))
+                self._promote(self.done[-1])
+        outcomes = [turn.record["outcome"] for turn in self.done]
+        last = self.done[-1].decision if self.done else None
+        return Result(self.target.root, outcomes.count("promoted"), outcomes.count("refused"), len(outcomes), last)
+
+    # ── the first champion ─────────────────────────────────────────────────────────────────────────────────────────────
+    def _start(self) -> None:
+        """Save the first champion and measure it: every later candidate is held against it."""
+        start = self.target.start
+        start.mkdir(exist_ok=True)
+        for role in self._taught():
+            folder = start / f"model{suffix(role)}"
+            model = self.first[role]
+            if not folder.exists() and isinstance(model, Trainable):
+                save_folder(folder, model.save)
+            if not (self.target.root / f"champion{suffix(role)}").is_symlink():
+                self.target.point(role, folder)
+        path = start / "measurements.parquet"
+        if not path.exists():
+            with self._timed("start", "probe"):
+                probes = {probe.name: probe for phase in self.recipe.phases if phase.learn for probe in probes_of(self.recipe.bench, phase)}
+                self._measure(list(probes.values()), self.first, path, "start")
+
+    def _taught(self) -> list[Role]:
+        return sorted({role for phase in self.recipe.phases for role in phase.learn})
+
+    def _adopt_champions(self) -> None:
+        """Load the models that hold now, where an earlier attempt promoted them."""
+        for role in self._taught():
+            holder = self._holder(role)
+            if holder is None:
+                continue
+            expected = holder.record["champion"][role]["id"]
+            current, first = self.champions[role], self.first[role]
+            if current.id != expected and isinstance(first, Trainable):
+                self.champions[role] = first.load(self.target.root / holder.record["champion"][role]["folder"])
+                self._follow_aliases(role, first)
+
+    def _follow_aliases(self, role: Role, first: Model) -> None:
+        for other, model in self.first.items():
+            if model is first and other not in self._taught():
+                self.champions[other] = self.champions[role]
+
+    def _holder(self, role: Role) -> RoundDir | None:
+        return next((turn for turn in reversed(self.done) if turn.promoted and role in turn.record["champion"]), None)
+
+    # ── one round ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _play(self, phase: Phase, turn: RoundDir) -> None:
+        turn.folder.mkdir(parents=True, exist_ok=True)
+        current = dict(self.champions)
+        counts: list[dict[str, Any]] = []
+        fits: dict[Role, Any] = {}
+        mixtures: dict[Role, Any] = {}
+        for k in range(phase.inner):
+            part = self._part(phase, turn, k)
+            taught, counted, fitted, mixed = self._turn(phase, part, current)
+            counts += counted
+            fits, mixtures = fitted or fits, mixed or mixtures
+            current = {**current, **taught}
+        self._decide(phase, turn, current, {"counts": counts, "fits": fits, "mixtures": mixtures})
+
+    def _part(self, phase: Phase, turn: RoundDir, k: int) -> steps.Part:
+        single = phase.inner == 1
+        folder = turn.folder if single else turn.folder / f"inner_{k}"
+        (folder / "steps").mkdir(parents=True, exist_ok=True)
+        label = turn.label if single else f"{turn.label}/{k}"
+        history = tuple(item for item in self.done if item.promoted)
+        return steps.Part(phase, self.recipe.bench, self.facts, folder, label, history, self.target.tombstones(), self.watch)
+
+    def _turn(
+        self, phase: Phase, part: steps.Part, current: Mapping[Role, Model]
+    ) -> tuple[dict[Role, Model], list[Any], dict[Role, Any], dict[Role, Any]]:
+        """generate → learn → mix → fit, once; nothing is fitted when there is nothing new to learn from."""
+        ctx = self._context(current, part.folder, part.label, len([t for t in self.done if t.phase == phase.name]))
+        counts: list[Any] = []
+        if phase.generate is not None:
+            with self._timed(part.label, "generate"):
+                counts += steps.generate(part, ctx)
+            with self._timed(part.label, "learn"):
+                learnt = {role: steps.learn(part, ctx, role, what) for role, what in phase.learn.items()}
+            counts += [item["counts"] for item in learnt.values()]
+            if not any(item["examples"] for item in learnt.values()):
+                return {}, counts, {}, {}
+        taught: dict[Role, Model] = {}
+        fits, mixtures = {}, {}
+        for role, what in phase.learn.items():
+            with self._timed(part.label, "fit"):
+                mixed, mixtures[role] = steps.mix(part, ctx, role)
+                if mixtures[role]["records"] <= 0:
+                    continue
+                start = current[role] if what.start == "champion" else self._first(role, what.start, ctx)
+                reference = None if what.reference is None else (self.first if what.reference == "first" else current)[role]
+                assert isinstance(start, Trainable)
+                taught[role], fits[role] = steps.fit(part, ctx, role, what, start, reference, mixed)
+        return taught, counts, fits, mixtures
+
+    def _first(self, role: Role, start: str, ctx: Context) -> Model:
+        first = self.first[role]
+        if start == "first":
+            return first
+        return first.fresh(ctx.seed_of("scratch", role))  # type: ignore[attr-defined, no-any-return]
+
+    def _context(self, models: Mapping[Role, Model], folder: Path, label: str, index: int) -> Context:
+        real = self.recipe.bench.real if self.recipe.bench.real is not None else ()
+        past = Recorded(self.target, tuple(self.done), real, folder)
+        return Context(models, past, label, index, self.seed, self.executor)
+
+    # ── probes, gate, promotion ────────────────────────────────────────────────────────────────────────────────────────
+    def _measure(self, probes: list[Probe], models: Mapping[Role, Model], path: Path, label: str) -> dict[str, Measurement]:
+        """All probes on `models`, written to `path`. Every model is measured under the same round name, hence the same draws."""
+        if path.exists():
+            return read_measurements(path)
+        ctx = self._context(models, path.parent, "probe", 0)
+        found = []
+        for number, probe in enumerate(probes):
+            self.watch.stage(label, f"probe {probe.name}", number, len(probes), {})
+            found.append(probe(ctx))
+        with Writer(path, MEASUREMENTS, encode_measurements) as table:
+            for measurement in found:
+                table.add(("candidate", measurement))
+        return {measurement.probe: measurement for measurement in found}
+
+    def _decide(self, phase: Phase, turn: RoundDir, candidate: dict[Role, Model], made: dict[str, Any]) -> None:
+        champion = {role: {"id": candidate[role].id, "folder": self._folder_of(phase, turn, role)} for role in made["fits"]}
+        decision: Decision | None = None
+        compared: dict[str, Any] = {}
+        if not phase.learn:
+            outcome = "data only"
+        elif not made["fits"]:
+            outcome = "nothing learnt"
+        else:
+            with self._timed(turn.label, "probe"):
+                probes = list(probes_of(self.recipe.bench, phase))
+                measured = self._measure(probes, candidate, turn.folder / "measurements.parquet", turn.label)
+            decision, compared = self._gate(phase, probes, measured)
+            outcome = "promoted" if decision.promote else "refused"
+        self._write_record(phase, turn, outcome, decision, {**made, "measurements": compared, "champion": champion})
+
+    def _gate(self, phase: Phase, probes: list[Probe], measured: Mapping[str, Measurement]) -> tuple[Decision, dict[str, Any]]:
+        gate = gate_of(self.recipe.bench, phase)
+        first = read_measurements(self.target.start / "measurements.parquet")
+        champion = dict(first)
+        for turn in self.done:
+            if turn.promoted:
+                champion.update(turn.measurements())
+        spent = sum(turn.decision.alpha_spent for turn in self.done if turn.decision is not None)
+        planned = sum(item.rounds for item in self.recipe.phases if item.learn)
+        decided = sum(1 for turn in self.done if turn.decision is not None)
+        names = [probe.name for probe in probes]
+        comparison = Comparison(
+            {name: measured[name] for name in names},
+            {name: champion[name] for name in names},
+            {name: first[name] for name in names},
+            decided,
+            planned,
+            max(0.0, gate.alpha - spent),
+        )
+        decision = gate(comparison, {probe.name: probe.margin for probe in probes})
+        return decision, {name: _compared(name, comparison) for name in names}
+
+    def _folder_of(self, phase: Phase, turn: RoundDir, role: Role) -> str:
+        folder = turn.folder if phase.inner == 1 else turn.folder / f"inner_{phase.inner - 1}"
+        return str((folder / f"model{suffix(role)}").relative_to(self.target.root))
+
+    def _write_record(self, phase: Phase, turn: RoundDir, outcome: str, decision: Decision | None, made: dict[str, Any]) -> None:
+        stages, verifiers = steps.versions(phase)
+        record = {
+            "format": 1,
+            "phase": phase.name,
+            "round": turn.number,
+            "index": len(self.done),
+            "label": turn.label,
+            "outcome": outcome,
+            "decision": None if decision is None else msgspec.to_builtins(decision),
+            "stages": stages,
+            "verifiers": verifiers,
+            **made,
+            "files": _checksums(turn.folder),
+        }
+        write_json(turn.record_path, record)
+        self.watch.decided(turn.label, outcome, decision)
+
+    def _promote(self, turn: RoundDir) -> None:
+        """Let a recorded promotion take effect. Doing it again changes nothing."""
+        if not turn.promoted:
+            self._prune()
+            return
+        for role, held in turn.record["champion"].items():
+            self.target.point(role, self.target.root / held["folder"])
+        self._adopt_champions()
+        self._prune()
+
+    def _prune(self) -> None:
+        """Remove model folders that `keep_models` does not ask for; the champion and the first model always stay."""
+        keep = self.options.keep_models
+        if keep == "all":
+            return
+        last = [turn for turn in self.done if turn.promoted][-(1 if keep == "champion" else max(1, int(keep))) :]
+        for turn in self.done:
+            for part in turn.parts():
+                for folder in part.glob("model*"):
+                    kept = any(
+                        str(folder.relative_to(self.target.root)) == held["folder"] for t in last for held in t.record["champion"].values()
+                    )
+                    if folder.is_dir() and not kept:
+                        doomed = folder.with_name(folder.name + ".tmp")
+                        folder.replace(doomed)
+                        shutil.rmtree(doomed)
+
+    def _reached(self, phase: Phase) -> bool:
+        """Whether the phase's `until` has come true for the model that holds now."""
+        if phase.until is None:
+            return False
+        name, wanted = phase.until
+        for turn in reversed(self.done):
+            if turn.promoted and name in turn.record["measurements"]:
+                found = turn.record["measurements"][name]
+                return bool(found["candidate"] >= wanted if found["higher_is_better"] else found["candidate"] <= wanted)
+        return False
+
+    @contextmanager
+    def _timed(self, label: str, step: str) -> Iterator[None]:
+        """Time a step and what it spent into metrics.jsonl, and stop before it when the budget is spent."""
+        self.meter.check()
+        began = time.monotonic()
+        prompt, completion, requests = self.meter.prompt_tokens, self.meter.completion_tokens, self.meter.requests
+        try:
+            yield
+        finally:
+            seconds = time.monotonic() - began
+            append_metric(
+                self.target,
+                {
+                    "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "attempt": self.attempt,
+                    "round": label,
+                    "step": step,
+                    "seconds": round(seconds, 3),
+                    "requests": self.meter.requests - requests,
+                    "tokens": {"prompt": self.meter.prompt_tokens - prompt, "completion": self.meter.completion_tokens - completion},
+                    "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+                },
+            )
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Checksums of a round's tables and markers; models are known by their own hash, stages' states are not records."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        skipped = any(piece.startswith(("model", "state")) or piece.endswith(".tmp") for piece in inside.parts)
+        if path.is_file() and not skipped and path.name != "round.json":
+            found[str(inside)] = file_hash(path)
+    return found
+
+
+def _compared(name: str, comparison: Comparison) -> dict[str, Any]:
+    """A probe's line in the record: means, and a 95 % interval of the candidate's."""
+    candidate = comparison.candidate[name]
+    low, high = _interval(candidate)
+    return {
+        "candidate": candidate.mean,
+        "champion": comparison.champion[name].mean,
+        "first": comparison.first[name].mean,
+        "low": low,
+        "high": high,
+        "items": len(candidate.items),
+        "unit": candidate.unit,
+        "higher_is_better": candidate.higher_is_better,
+    }
+
+
+def _interval(measurement: Measurement) -> tuple[float | None, float | None]:
+    values = np.asarray(measurement.values, float)
+    values = values[np.isfinite(values)]
+    if measurement.replicates:
+        low, high = np.quantile(np.asarray(measurement.replicates, float), [0.025, 0.975])
+        return float(low), float(high)
+    if len(values) < 2:
+        return None, None
+    half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
+    return float(values.mean()) - half, float(values.mean()) + half

@@ -1,0 +1,246 @@
+"""The run directory: where everything lies, how it is written, and how it is read back.
+
+    RUN/ manifest.json   the resolved configuration, fingerprint, seed, versions, roles and headings
+         responses.db    the journal of raw answers            metrics.jsonl, logs/attempt_n/   clocks and hosts
+         champion   ──▶  the model folder that holds now (champion.<role> for further roles)
+         start/          model/ and measurements.parquet of the first champion
+         <phase>/<round>/[inner_k/]  groups.parquet drops.parquet examples.parquet mixture.parquet order.parquet model/
+                         measurements.parquet  steps/*.json  round.json
+         tombstones/     one file per recall or review: records that may not be learnt from any more
+         lock
+
+Everything is written to a temporary name, fsynced and renamed; `round.json` is written last and holds the checksums of
+the round's files. The store only accumulates: a record can be tombstoned, never deleted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from outcross.engine.tables import decode_example, decode_groups, decode_measurement, fsync_folder, rows_of
+from outcross.errors import RunLocked, StoreError
+from outcross.types import Decision, Example, Group, Measurement
+
+FORMAT = 1
+PRIMARY = "policy"
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as JSON, atomically and durably. Structs and dataclasses are welcome."""
+    text = json.dumps(msgspec.to_builtins(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    fsync_folder(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON. Raises `StoreError` naming the file when it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{path} does not exist; is {path.parent} the folder of an Outcross run?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} is damaged ({error}); restore it from a copy, records are never rebuilt silently") from error
+
+
+def file_hash(path: Path) -> str:
+    """128 bits of BLAKE2b of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+@dataclass(frozen=True)
+class RoundDir:
+    """One round's folder. `label` is "phase/0002", as in every origin."""
+
+    folder: Path
+    phase: str
+    number: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.phase}/{self.number:04d}"
+
+    @property
+    def record_path(self) -> Path:
+        return self.folder / "round.json"
+
+    @property
+    def complete(self) -> bool:
+        return self.record_path.exists()
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """round.json of a complete round."""
+        found: dict[str, Any] = read_json(self.record_path)
+        return found
+
+    @property
+    def promoted(self) -> bool:
+        return self.complete and self.record["outcome"] == "promoted"
+
+    @property
+    def decision(self) -> Decision | None:
+        found = self.record.get("decision")
+        return None if found is None else msgspec.convert(found, Decision)
+
+    def parts(self) -> list[Path]:
+        """The folders that hold tables: the round's own, or one per inner turn."""
+        inner = sorted(self.folder.glob("inner_*"), key=lambda path: int(path.name.removeprefix("inner_")))
+        return inner or [self.folder]
+
+    def groups(self) -> Iterator[Group]:
+        """Kept groups, in the order of generation."""
+        for part in self.parts():
+            yield from decode_groups(rows_of(part / "groups.parquet"))
+
+    def examples(self, role: str = PRIMARY) -> Iterator[Example]:
+        for part in self.parts():
+            for row in rows_of(part / f"examples{suffix(role)}.parquet"):
+                yield decode_example(row)
+
+    def measurements(self) -> dict[str, Measurement]:
+        """What the probes found of this round's candidate, by probe."""
+        return read_measurements(self.folder / "measurements.parquet")
+
+
+def read_measurements(path: Path) -> dict[str, Measurement]:
+    """Measurements by probe name; none when the file does not exist."""
+    return {row["probe"]: decode_measurement(row) for row in rows_of(path)}
+
+
+def suffix(role: str) -> str:
+    """What a role adds to file names: nothing for the policy."""
+    return "" if role == PRIMARY else f".{role}"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run's folder, for reading; the engine writes through it."""
+
+    root: Path
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """manifest.json. Raises `StoreError` when there is none or it is of a later format."""
+        found: dict[str, Any] = read_json(self.root / "manifest.json")
+        if found.get("format") != FORMAT:
+            raise StoreError(f"{self.root} has format {found.get('format')!r}; this version of Outcross reads format {FORMAT}")
+        return found
+
+    @property
+    def exists(self) -> bool:
+        return (self.root / "manifest.json").exists()
+
+    @property
+    def start(self) -> Path:
+        return self.root / "start"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "responses.db"
+
+    def round(self, phase: str, number: int) -> RoundDir:
+        return RoundDir(self.root / phase / f"{number:04d}", phase, number)
+
+    def rounds(self) -> list[RoundDir]:
+        """Complete rounds, in the order in which they ran."""
+        planned = self.manifest["phases"]
+        found = [self.round(phase["name"], number) for phase in planned for number in range(phase["rounds"])]
+        return [item for item in found if item.complete]
+
+    def champion(self, role: str = PRIMARY) -> Path | None:
+        """The folder of the model that holds now."""
+        link = self.root / f"champion{suffix(role)}"
+        return link.resolve() if link.is_symlink() else None
+
+    def tombstones(self) -> frozenset[str]:
+        """Identifiers of samples and examples that may not be learnt from any more."""
+        files = sorted((self.root / "tombstones").glob("*.json"))
+        return frozenset(record for path in files for record in read_json(path)["records"])
+
+    def bury(self, records: list[str], reason: Mapping[str, object]) -> Path:
+        """Tombstone records; they stay stored and readable, and no later mixture holds them."""
+        folder = self.root / "tombstones"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{len(list(folder.glob('*.json'))):04d}.json"
+        write_json(path, {"reason": dict(reason), "records": sorted(records)})
+        return path
+
+    def point(self, role: str, model: Path) -> None:
+        """Let `champion` name `model`, atomically; does nothing when it does already."""
+        link = self.root / f"champion{suffix(role)}"
+        target = os.path.relpath(model, self.root)
+        if link.is_symlink() and str(link.readlink()) == target:
+            return
+        temporary = self.root / f"{link.name}.tmp"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(link)
+        fsync_folder(self.root)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run against a second process. Raises `RunLocked`, or `StoreError` when the folder cannot be written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to {self.root} ({error.strerror}); choose another folder with --out, or fix its permissions"
+            ) from error
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = os.pread(handle, 64, 0).decode(errors="replace").strip()
+                raise RunLocked(
+                    f"{self.root} is being run by process {holder or 'unknown'}; wait for it, stop it, or choose another folder with --out"
+                ) from None
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half written: names that end in `.tmp`."""
+    for path in sorted(folder.rglob("*.tmp"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def save_folder(folder: Path, save: Any) -> None:
+    """Let `save(path)` fill a folder that appears, complete and on disk, under its name only afterwards."""
+    temporary = folder.with_name(folder.name + ".tmp")
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    temporary.mkdir(parents=True)
+    save(temporary)
+    for path in sorted(temporary.rglob("*")):
+        if path.is_file():
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+    fsync_folder(temporary)
+    temporary.replace(folder)
+    fsync_folder(folder.parent)

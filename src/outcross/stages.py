@@ -1,0 +1,309 @@
+"""The interfaces: what a model can do, what each stage of the loop takes and gives, and the `Context` a stage sees.
+
+A stage is a frozen dataclass with `__call__`; its fields are its whole configuration and building one does no work. It
+takes an iterable and gives an iterator, so that nothing holds a whole round in memory. Parameters of interfaces are
+positional-only: an implementation may call them what it likes.
+
+    tasks ─▶ Selector ─▶ Generator ─▶ Verifier… ─▶ Curator… ─▶ Objective ─▶ (mix) ─▶ Trainable.fit ─▶ Probe… ─▶ Gate
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator as PyGenerator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
+
+from outcross.errors import ConfigError, did_you_mean
+from outcross.types import (
+    Comparison,
+    Decision,
+    Drop,
+    Example,
+    Ground,
+    Group,
+    Measurement,
+    Outcome,
+    Prompt,
+    Request,
+    Response,
+    Review,
+    Task,
+    Turn,
+)
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+Role = str
+
+
+# ── Models: policy, judge, teacher, critic, reward model. A model offers the capabilities it has. ──────────────────────
+@runtime_checkable
+class Model(Protocol):
+    """Anything that is trained or asked."""
+
+    @property
+    def id(self) -> str:
+        """Content hash of the weights, or endpoint and name: equal identifiers answer from the same distribution."""
+
+    @property
+    def depth(self) -> int:
+        """Generations of model-written training data behind it; 0 when it learnt from human data alone."""
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Completes(Model, Protocol):
+    """A model that answers requests. An endpoint keeps its own number in flight and `flush` does nothing; a local model
+    batches what the calling thread has submitted and answers all of it at `flush`, deterministically."""
+
+    def submit(self, request: Request, /) -> Future[Response]: ...
+    def flush(self) -> None: ...
+
+
+@runtime_checkable
+class LogProbs(Model, Protocol):
+    """A model that scores given text: natural log-probabilities, one per completion token (end token included)."""
+
+    def log_probs(self, turns: Iterable[Turn], /) -> Iterator[Sequence[float]]: ...
+
+
+@runtime_checkable
+class Values(Model, Protocol):
+    """A reward model or value head: one number per completion token, or a single one per turn."""
+
+    def values(self, turns: Iterable[Turn], /) -> Iterator[Sequence[float]]: ...
+
+
+@runtime_checkable
+class CountsTokens(Model, Protocol):
+    """A model that knows how many of its own tokens a text has; mixtures are floored by this count."""
+
+    def count_tokens(self, prompt: Prompt, /) -> int: ...
+
+
+Seen = Callable[[int, Sequence[str]], None]
+"""Called by `fit` once per optimiser step, in order: the step (from 0) and the ids of the examples in it."""
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """How to train: part of a recipe's identity. The micro-batch is not here: it belongs to the machine.
+
+    `batch` counts examples per optimiser step, `warmup` is the share of steps, `max_length` is in tokens.
+    """
+
+    lr: float = 1e-4
+    epochs: float = 1.0
+    batch: int = 64
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = 0.1
+    max_length: int = 1024
+    weight_decay: float = 0.0
+
+
+@runtime_checkable
+class Trainable(Model, Protocol):
+    """A model that can learn. `fit` gives a new model and leaves the old one untouched.
+
+    `fit` calls `seen` with the ids of each optimiser step's examples; it shuffles by `seed` itself. `save` writes a
+    folder, `load` reads one back with this model's machine settings (`load(save(...))` has the same `id`).
+    """
+
+    def fit(self, examples: Iterable[Example], /, *, plan: FitPlan, reference: Model | None, seed: int, seen: Seen) -> Self: ...
+    def save(self, folder: Path, /) -> None: ...
+    def load(self, folder: Path, /) -> Self: ...
+
+
+# ── Talking to models ──────────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question in a dialogue: which role is asked, and what."""
+
+    role: Role
+    request: Request
+
+
+Dialogue = PyGenerator[Ask, Response, T]
+"""A plain generator function that yields what it asks and receives the answer; its return value is the result."""
+
+
+class Runner(Protocol):
+    """Runs dialogues by the thousand and yields their results in input order (see `engine/executor.py`)."""
+
+    def __call__(self, ctx: Context, dialogues: Iterable[Dialogue[T]], /) -> Iterator[T]: ...
+
+
+class Past(Protocol):
+    """Read-only: the rounds before this one, and what the run holds of real data."""
+
+    def groups(self, phase: str | None = None, /) -> Iterator[Group]: ...
+    def outcomes(self, task_id: str, /) -> Sequence[Outcome]: ...
+    def reviews(self) -> Sequence[Review]: ...
+    @property
+    def real(self) -> Iterable[Example]: ...
+    def state(self, stage: str, /) -> Path:
+        """A folder for a stage's own index (a deduplicator's, say). It is committed with the round: what a stage writes
+        here in a round that is repeated after a crash starts again from the previous round's state."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that a stage sees besides its input. Nothing else comes from outside."""
+
+    models: Mapping[Role, Model]
+    past: Past
+    round: str
+    index: int  # rounds before this one in the phase
+    seed: int
+    runner: Runner
+
+    def model(self, role: Role) -> Model:
+        """The model that plays `role`. Raises `ConfigError` if the run has none."""
+        try:
+            return self.models[role]
+        except KeyError:
+            raise ConfigError(f"no model plays the role {role!r}; {did_you_mean(role, self.models)}. Add it under `models:`.") from None
+
+    def seed_of(self, *names: Any) -> int:
+        """A 63-bit seed that depends on the run's seed and `names` alone: the same on every machine and in any order."""
+        text = "\x1f".join(map(str, (self.seed, self.round, *names)))
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+    def rng(self, *names: Any) -> random.Random:
+        """A random generator of its own for `names`, for example `ctx.rng("draw", task.id)`."""
+        return random.Random(self.seed_of(*names))
+
+    def run(self, dialogues: Iterable[Dialogue[T]], /) -> Iterator[T]:
+        """Run dialogues, thousands at once, and yield their results in input order. Journal, budget, retries and
+        deadlines live here and only here."""
+        return self.runner(self, dialogues)
+
+
+# ── Stages ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class Stage:
+    """Base of every stage: what the engine asks of a stage besides calling it. Override what differs.
+
+    `version` enters every record the stage makes: raise it when the stage's behaviour changes.
+    """
+
+    roles: ClassVar[tuple[Role, ...]] = ()
+    version: ClassVar[str] = "1"
+    parallel: ClassVar[bool] = False  # may be sharded over processes
+
+    @property
+    def name(self) -> str:
+        """The stage's name on the record: the class name in snake case."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
+
+    def calls(self, tasks: int, /) -> Mapping[Role, int]:
+        """How many requests `tasks` tasks cost, by role: the forecast multiplies it."""
+        return {}
+
+
+class Named(Protocol):
+    """What every stage offers, whether or not it derives from `Stage`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def roles(self) -> tuple[Role, ...]: ...
+    @property
+    def parallel(self) -> bool: ...
+    def calls(self, tasks: int, /) -> Mapping[Role, int]: ...
+
+
+class Selector(Protocol):
+    """Chooses this round's tasks. Order matters: it is the order of generation."""
+
+    def __call__(self, ctx: Context, tasks: Iterable[Task], /) -> Iterator[Task]: ...
+
+
+class Generator(Named, Protocol):
+    """One group per task, in the order of the tasks. A failed request is a sample with its reason in `error`."""
+
+    def __call__(self, ctx: Context, tasks: Iterable[Task], /) -> Iterator[Group]: ...
+
+
+class Verifier(Named, Protocol):
+    """Adds one score to each sample; keeps groups, samples and their order. Samples with an `error` stay unscored.
+
+    `ground` says what the verdict rests on. Kernel, executed and exact may serve training and the gate alike; with any
+    other the gate needs a probe of another verifier and another judging model.
+    """
+
+    @property
+    def ground(self) -> Ground: ...
+    def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]: ...
+
+
+class Curator(Named, Protocol):
+    """Keeps groups, or sets samples aside with a reason. Each sample that came in leaves once, in a Group or a Drop.
+
+    A curator that trims samples off a group changes group baselines: `trims` says so, and phases whose objective
+    compares peers refuse it.
+    """
+
+    @property
+    def trims(self) -> bool: ...
+    def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group | Drop]: ...
+
+
+class Objective(Protocol):
+    """Turns groups into examples. It sees the whole round and may iterate `groups` as often as it likes.
+
+    `uses_peers`: whether an example depends on the other samples of its group.
+    """
+
+    @property
+    def uses_peers(self) -> bool: ...
+    def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterable[Example]: ...
+
+
+class Probe(Named, Protocol):
+    """Measures the model that plays `policy` on held-out items. Items, their order and all draws are the same whichever
+    model is measured: tests are paired. `kind`: a bench holds at least one probe of each."""
+
+    @property
+    def kind(self) -> Literal["quality", "diversity", "fit"]: ...
+    @property
+    def ground(self) -> Ground: ...
+    @property
+    def margin(self) -> float:
+        """The loss that the gate may not let through, in the probe's unit; a positive number."""
+
+    def __call__(self, ctx: Context, /) -> Measurement: ...
+
+
+class Gate(Protocol):
+    """Decides whether a candidate becomes the champion."""
+
+    @property
+    def alpha(self) -> float:
+        """The chance, over the whole run, of promoting a model that is worse than a margin; 0 for ungated."""
+
+    def __call__(self, comparison: Comparison, margins: Mapping[str, float], /) -> Decision: ...
+
+
+def roles_of(stage: object) -> tuple[Role, ...]:
+    """The roles a stage asks; none when it does not say."""
+    return tuple(getattr(stage, "roles", ()))
+
+
+def name_of(stage: object) -> str:
+    """The name of a stage on the record."""
+    return str(getattr(stage, "name", type(stage).__name__))
+
+
+def version_of(stage: object) -> str:
+    """The version of a stage on the record."""
+    return str(getattr(stage, "version", "1"))
