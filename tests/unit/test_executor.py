@@ -1,0 +1,230 @@
+"""Dialogues by the thousand, pipelined stages, and budgets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outcross.engine.executor import Budget, Executor, Meter, pipelined
+from outcross.engine.journal import Journal
+from outcross.errors import BudgetReached, ConfigError
+from outcross.stages import Ask, Context, Dialogue
+from outcross.types import Completion, Request, Response, Usage
+
+
+@dataclass
+class Local:
+    """Batches what was submitted; records the batches it saw."""
+
+    id: str = "local"
+    depth: int = 0
+    pending: list[tuple[Request, Future[Response]]] = field(default_factory=list)
+    batches: list[list[Any]] = field(default_factory=list)
+
+    def submit(self, request: Request, /) -> Future[Response]:
+        future: Future[Response] = Future()
+        self.pending.append((request, future))
+        return future
+
+    def flush(self) -> None:
+        if not self.pending:
+            return
+        batch, self.pending = self.pending, []
+        self.batches.append([request.prompt for request, _ in batch])
+        for request, future in batch:
+            future.set_result(Response((Completion(f"{request.prompt}!"),), Usage(1, 1)))
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class Endpoint:
+    """Answers from threads; requests whose prompt is in `held` wait for `release`."""
+
+    held: str = ""
+    id: str = "endpoint"
+    depth: int = 0
+    release: threading.Event = field(default_factory=threading.Event)
+    answered: list[Any] = field(default_factory=list)
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8))
+
+    def submit(self, request: Request, /) -> Future[Response]:
+        return self.pool.submit(self._answer, request)
+
+    def _answer(self, request: Request) -> Response:
+        if request.prompt == "explode":
+            raise ValueError("no such thing")
+        if self.held and request.prompt == self.held:
+            assert self.release.wait(20)
+        self.answered.append(request.prompt)
+        return Response((Completion(f"{request.prompt}!"),), Usage(1, 1))
+
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def context(model: Any, journal: Journal, window: int = 8, budget: Budget = Budget()) -> tuple[Context, Meter]:
+    meter = Meter(budget, journal)
+    return Context({"policy": model}, None, "r", 0, 0, Executor(journal, meter, window)), meter  # type: ignore[arg-type]
+
+
+def asks(name: str, times: int = 1) -> Dialogue[str]:
+    text = name
+    for _ in range(times):
+        answer = yield Ask("policy", Request(text))
+        text = str(answer.completions[0].content) if answer.completions else answer.error
+    return text
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "responses.db")
+
+
+def test_results_come_in_input_order_whatever_the_number_of_turns(journal: Journal) -> None:
+    ctx, meter = context(Local(), journal)
+    found = list(ctx.run(asks(str(i), 1 + i % 5) for i in range(100)))
+    assert found == [str(i) + "!" * (1 + i % 5) for i in range(100)]
+    assert meter.requests == sum(1 + i % 5 for i in range(100))
+
+
+def test_a_dialogue_that_asks_nothing_passes_through(journal: Journal) -> None:
+    ctx, _ = context(Local(), journal)
+    assert list(ctx.run([asks("a", 0), asks("b"), asks("c", 0)])) == ["a", "b!", "c"]
+    assert list(ctx.run([])) == []
+
+
+def test_batches_depend_on_the_input_alone_even_after_a_kill(journal: Journal) -> None:
+    whole = Local()
+    ctx, _ = context(whole, Journal(journal.path.with_name("other.db")))
+    expected = list(ctx.run(asks(str(i), 1 + i % 3) for i in range(40)))
+    first = Local()
+    ctx, _ = context(first, journal)
+    stream = ctx.run(asks(str(i), 1 + i % 3) for i in range(40))
+    for _ in range(11):
+        next(stream)
+    again = Local()
+    ctx, _ = context(again, journal)
+    assert list(ctx.run(asks(str(i), 1 + i % 3) for i in range(40))) == expected
+    assert first.batches + again.batches == whole.batches  # nothing asked twice, and the same batches
+
+
+def test_the_window_bounds_what_is_open(journal: Journal) -> None:
+    started = []
+
+    def source() -> Iterator[Dialogue[str]]:
+        for i in range(100):
+            started.append(i)
+            yield asks(str(i))
+
+    ctx, _ = context(Local(), journal, window=8)
+    stream = ctx.run(source())
+    next(stream)
+    assert len(started) == 8
+
+
+def test_answers_are_in_the_journal_before_a_dialogue_sees_them(journal: Journal) -> None:
+    held = []
+
+    def look(name: str) -> Dialogue[None]:
+        yield Ask("policy", Request(name))
+        held.append(sum(count for count, _ in Journal(journal.path).spent().values()))
+
+    ctx, _ = context(Local(), journal)
+    list(ctx.run(look(str(i)) for i in range(8)))
+    assert held == [8] * 8
+
+
+def test_one_slow_answer_of_an_endpoint_holds_up_no_other(journal: Journal) -> None:
+    model = Endpoint(held="3")
+    ctx, _ = context(model, journal, window=32)
+    found: list[str] = []
+    reader = threading.Thread(target=lambda: found.extend(ctx.run(asks(str(i), 3) for i in range(30))))
+    reader.start()
+    deadline = time.monotonic() + 20
+    while len(model.answered) < 29 * 3 and time.monotonic() < deadline:
+        threading.Event().wait(0.005)
+    assert len(model.answered) == 29 * 3  # every other dialogue came to its end while "3" waited
+    model.release.set()
+    reader.join(20)
+    assert found == [f"{i}!!!" for i in range(30)]
+
+
+def test_a_model_that_raises_gives_a_failed_answer_and_is_asked_again_next_time(journal: Journal) -> None:
+    ctx, _ = context(Endpoint(), journal)
+    assert list(ctx.run([asks("explode"), asks("a")])) == ["ValueError: no such thing", "a!"]
+    assert sum(count for count, _ in journal.spent().values()) == 1
+
+
+def test_the_budget_stops_before_more_is_asked_and_resumes_with_a_higher_cap(journal: Journal) -> None:
+    model = Local()
+    ctx, _ = context(model, journal, window=4, budget=Budget(tokens=10))
+    with pytest.raises(BudgetReached, match=r"budget of 10 tokens is spent \(16 used\).*--budget.tokens"):
+        list(ctx.run(asks(str(i)) for i in range(100)))
+    assert sum(map(len, model.batches)) == 8
+    ctx, meter = context(model, journal, window=4, budget=Budget(tokens=1000))
+    assert meter.tokens == 16
+    assert len(list(ctx.run(asks(str(i)) for i in range(100)))) == 100
+    assert sum(map(len, model.batches)) == 100
+
+
+def test_a_role_without_a_model_or_without_answers_is_named(journal: Journal) -> None:
+    ctx, _ = context(object(), journal)
+    with pytest.raises(ConfigError, match="cannot answer requests"):
+        list(ctx.run([asks("a")]))
+
+    def wrong() -> Dialogue[None]:
+        yield Ask("judge", Request("a"))
+
+    with pytest.raises(ConfigError, match="no model plays the role 'judge'.*policy"):
+        list(ctx.run([wrong()]))
+
+
+def test_pipelined_keeps_order_and_lets_the_producer_run_ahead_only_so_far() -> None:
+    made = []
+
+    def produce() -> Iterator[int]:
+        for i in range(10_000):
+            made.append(i)
+            yield i
+
+    stream = pipelined(produce(), capacity=2, chunk=10)
+    assert next(stream) == 0
+    deadline = time.monotonic() + 5
+    while len(made) < 30 and time.monotonic() < deadline:
+        threading.Event().wait(0.005)
+    assert 20 <= len(made) <= 50
+    assert [0, *stream] == list(range(10_000))
+
+
+def test_pipelined_raises_where_the_producer_did() -> None:
+    def produce() -> Iterator[int]:
+        yield 1
+        raise ValueError("broken stage")
+
+    stream = pipelined(produce())
+    assert next(stream) == 1
+    with pytest.raises(ValueError, match="broken stage"):
+        next(stream)
+
+
+def test_a_consumer_that_leaves_ends_the_producer() -> None:
+    closed = threading.Event()
+
+    def produce() -> Iterator[int]:
+        try:
+            yield from range(1_000_000)
+        finally:
+            closed.set()
+
+    stream = pipelined(produce(), capacity=1, chunk=1)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert closed.wait(5)
