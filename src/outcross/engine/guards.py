@@ -66,7 +66,17 @@ def _role_problems(phase: Phase, where: str, models: Mapping[Role, Model], bench
         for role in roles_of(stage):
             if role not in models:
                 yield f"{where}: {name_of(stage)} asks the role {role!r}, and the run has only {sorted(models)}; add it under `models:`"
-    for role in phase.learn:
+    taught: dict[int, str] = {}
+    for role, learn in phase.learn.items():
+        other = taught.setdefault(id(models.get(role)), role)
+        if role in models and (learn.plan, learn.start, learn.reference) != (
+            phase.learn[other].plan,
+            phase.learn[other].start,
+            phase.learn[other].reference,
+        ):
+            yield f"{where}: the roles {other!r} and {role!r} are one model and are taught in one fit; give them the same plan, start and reference"
+        if learn.start == "scratch" and role in models and not hasattr(models[role], "fresh"):
+            yield f"{where} trains {role!r} from scratch, and its model {type(models[role]).__name__} has no untrained form; use start: first"
         if role not in models:
             yield f"{where} teaches the role {role!r}, and the run has only {sorted(models)}; add it under `models:`"
         elif not isinstance(models[role], Trainable):

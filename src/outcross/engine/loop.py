@@ -210,16 +210,29 @@ class _Loop:
                 return {}, counts, {}, {}
         taught: dict[Role, Model] = {}
         fits, mixtures = {}, {}
-        for role, what in phase.learn.items():
+        for roles in self._teams(phase):
             with self._timed(part.label, "fit"):
-                mixed, mixtures[role] = steps.mix(part, ctx, role)
-                if mixtures[role]["records"] <= 0:
+                mixed = {role: steps.mix(part, ctx, role) for role in roles}
+                mixtures.update({role: facts for role, (_, facts) in mixed.items()})
+                if not any(facts["records"] > 0 for _, facts in mixed.values()):
                     continue
-                start = current[role] if what.start == "champion" else self._first(role, what.start, ctx)
-                reference = None if what.reference is None else (self.first if what.reference == "first" else current)[role]
+                what = phase.learn[roles[0]]
+                start = current[roles[0]] if what.start == "champion" else self._first(roles[0], what.start, ctx)
+                reference = None if what.reference is None else (self.first if what.reference == "first" else current)[roles[0]]
                 assert isinstance(start, Trainable)
-                taught[role], fits[role] = steps.fit(part, ctx, role, what, start, reference, mixed)
+                examples = steps.Chain(tuple(item for item, _ in mixed.values()))
+                candidate, facts = steps.fit(part, ctx, roles[0], what, start, reference, examples)
+                folder = str((part.folder / f"model{suffix(roles[0])}").relative_to(self.target.root))
+                for role in roles:
+                    taught[role], fits[role] = candidate, {**facts, "folder": folder}
         return taught, counts, fits, mixtures
+
+    def _teams(self, phase: Phase) -> list[list[Role]]:
+        """The roles that a phase teaches; those that alias one model stand together and are taught in one fit."""
+        teams: dict[int, list[Role]] = {}
+        for role in phase.learn:
+            teams.setdefault(id(self.first[role]), []).append(role)
+        return list(teams.values())
 
     def _first(self, role: Role, start: str, ctx: Context) -> Model:
         first = self.first[role]
@@ -248,7 +261,7 @@ class _Loop:
         return {measurement.probe: measurement for measurement in found}
 
     def _decide(self, phase: Phase, turn: RoundDir, candidate: dict[Role, Model], made: dict[str, Any]) -> None:
-        champion = {role: {"id": candidate[role].id, "folder": self._folder_of(phase, turn, role)} for role in made["fits"]}
+        champion = {role: {"id": candidate[role].id, "folder": made["fits"][role]["folder"]} for role in made["fits"]}
         decision: Decision | None = None
         compared: dict[str, Any] = {}
         if not phase.learn:
@@ -284,10 +297,6 @@ class _Loop:
         )
         decision = gate(comparison, {probe.name: probe.margin for probe in probes})
         return decision, {name: _compared(name, comparison) for name in names}
-
-    def _folder_of(self, phase: Phase, turn: RoundDir, role: Role) -> str:
-        folder = turn.folder if phase.inner == 1 else turn.folder / f"inner_{phase.inner - 1}"
-        return str((folder / f"model{suffix(role)}").relative_to(self.target.root))
 
     def _write_record(self, phase: Phase, turn: RoundDir, outcome: str, decision: Decision | None, made: dict[str, Any]) -> None:
         stages, verifiers = steps.versions(phase)

@@ -76,5 +76,3 @@ def _models(run: RunDir, examples: dict[str, None]) -> tuple[str, ...]:
                 tainted.add(made["model"])
                 folders[turn.record["champion"].get(role, {}).get("folder", f"{turn.label}/model{suffix(role)}")] = None
     return tuple(folders)
-
-

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +246,16 @@ class Mixed:
                 yield example
 
 
+@dataclass(frozen=True)
+class Chain:
+    """Several roles' mixtures, one after the other: roles that alias one model are taught in one fit."""
+
+    parts: tuple[Mixed, ...]
+
+    def __iter__(self) -> Iterator[Example]:
+        return chain.from_iterable(self.parts)
+
+
 def mix(part: Part, ctx: Context, role: Role) -> tuple[Mixed, Json]:
     """The round's mixture and its composition; mixture.parquet says which row was seen how often."""
     mixture = part.phase.mix
@@ -331,29 +341,29 @@ def _check_floor(mixture: Mixture, records: float, tokens: float, parts: Mapping
 
 # ── fit ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def fit(
-    part: Part, ctx: Context, role: Role, what: Learn, start: Trainable, reference: Model | None, mixed: Mixed
+    part: Part, ctx: Context, role: Role, what: Learn, start: Trainable, reference: Model | None, examples: Chain
 ) -> tuple[Trainable, Json]:
     """Train a candidate and save it; the order in which examples met the optimiser goes to order.parquet."""
     folder = part.folder / f"model{suffix(role)}"
     done = part.marked(f"fit{suffix(role)}")
     if done is not None and folder.exists():
         return start.load(folder), done
-    steps = examples = 0
+    steps = count = 0
     with Writer(part.folder / f"order{suffix(role)}.parquet", ORDER, _encode_order) as table:
 
         def seen(step: int, ids: Sequence[str]) -> None:
-            nonlocal steps, examples
-            steps, examples = step + 1, examples + len(ids)
+            nonlocal steps, count
+            steps, count = step + 1, count + len(ids)
             for item in ids:
                 table.add((step, item))
-            part.watch.stage(part.label, f"train {role}", steps, None, {"examples": examples})
+            part.watch.stage(part.label, f"train {role}", steps, None, {"examples": count})
 
-        candidate = start.fit(mixed, plan=what.plan, reference=reference, seed=ctx.seed_of("fit", role), seen=seen)
+        candidate = start.fit(examples, plan=what.plan, reference=reference, seed=ctx.seed_of("fit", role), seen=seen)
     if folder.exists():
         shutil.rmtree(folder)
     save_folder(folder, candidate.save)
     skipped = len(getattr(candidate, "skipped", ()))
-    found = {"steps": steps, "examples": examples, "start": start.id, "model": candidate.id, "depth": candidate.depth, "skipped": skipped}
+    found = {"steps": steps, "examples": count, "start": start.id, "model": candidate.id, "depth": candidate.depth, "skipped": skipped}
     return candidate, part.mark(f"fit{suffix(role)}", found)
 
 
@@ -366,4 +376,4 @@ def versions(phase: Phase) -> tuple[dict[str, str], dict[str, Json]]:
     """Versions of all stages of a phase, and the ground of its verifiers, by name."""
     stages = [phase.generate, *phase.verify, *phase.curate, *(learn.objective for learn in phase.learn.values())]
     verifiers = {name_of(v): {"version": version_of(v), "ground": v.ground} for v in phase.verify}
-    return {name_of(stage): version_of(stage) for stage in islice(stages, None) if stage is not None}, verifiers
+    return {name_of(stage): version_of(stage) for stage in stages if stage is not None}, verifiers

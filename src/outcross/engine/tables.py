@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -364,7 +365,9 @@ class Writer(Generic[T]):
         if kind is None:
             self.close()
         else:
-            self._file.close()
+            with suppress(OSError):  # a full disk is what got us here, perhaps
+                self._parquet.close()
+                self._file.close()
             self._temporary.unlink(missing_ok=True)
 
 
