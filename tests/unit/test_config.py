@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Literal
 from outcross.recipe import Bench, Learn, Mixture, Phase, Recipe
 from outcross.stages import Context, FitPlan, Generator, Objective, Stage, Verifier
+from outcross.train.machine import Machine
 from outcross.types import Comparison, Decision, Example, Group, Measurement, Sampling, Task
 
 
@@ -96,11 +97,6 @@ class Always:
 
     def __call__(self, comparison: Comparison, margins: dict[str, float], /) -> Decision:
         return Decision(True, "", "always")
-
-
-@dataclass(frozen=True)
-class Machine:
-    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -234,7 +230,7 @@ def test_real_none_is_said_out_loud(folder: Path) -> None:
         ("split: held_out", "split: test", "bench.held_out.split is 'test'; it must be one of train, held_out"),
         ("real_floor: 0.5", "real_flor: 0.5", "recipe.mix.real_flor: Mixture has no setting 'real_flor'; did you mean 'real_floor'?"),
         ("mix: {real_floor: 0.5}", "mix: 3", "recipe.mix is 3; it must be settings"),
-        ("size: 3", "size: 3, machine: {thread: 1}", "models.policy.machine.thread: Machine has no setting 'thread'; did you mean 'threads'?"),
+        ("machine: {threads: 2}", "machine: {thread: 1}", "machine.thread: the machine has no setting 'thread'; did you mean 'threads'?"),
         ("machine: {threads: 2}", "machine: {threads: two}", "machine.threads is 'two'; it must be a whole number"),
         ("judge: policy", "judge: polcy", "models.judge is 'polcy', which is neither another role (policy) nor a model"),
         (":method", ":metod", "has no 'metod'; did you mean 'method'?"),
@@ -383,6 +379,7 @@ HERE = Place("x", Path())
         ([1, 2], tuple[int, ...], (1, 2)),
         ({"temperature": 0, "stop": ["a"]}, Sampling, Sampling(0.0, stop=("a",))),
         ({"floor": {"reason": "because"}}, Mixture, Mixture(floor=Waived("because"))),
+        ({"floor": {"waived": "because"}}, Mixture, Mixture(floor=Waived("because"))),
         ({"floor": "anchor"}, Mixture, Mixture(floor="anchor")),
         (["pass_rate", 0.9], tuple[str, float] | None, ("pass_rate", 0.9)),
         ({"a": {"lr": 1}}, dict[str, FitPlan], {"a": FitPlan(lr=1.0)}),

@@ -43,7 +43,10 @@ def test_fingerprints_never_change(name: str) -> None:
 
 def test_fingerprints_are_the_same_under_another_hash_seed() -> None:
     code = "from outcross.recipe import fingerprint; print(fingerprint([frozenset('abcdef'), {'x': 0.1, 'y': 2}]))"
-    found = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout for seed in "012"}
+    found = {
+        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
+        for seed in "012"
+    }
     assert len(found) == 1
 
 

@@ -114,7 +114,10 @@ def test_accumulate_pools_real_and_all_earlier_rounds() -> None:
 
 
 def test_subsample_keeps_the_size_of_a_round() -> None:
-    drawn = [plan(pool(*[1] * 10), pool(*[1] * 20), pool(*[1] * 30), Mixture(history="subsample", floor=WAIVED), np.random.default_rng(i)) for i in range(200)]
+    drawn = [
+        plan(pool(*[1] * 10), pool(*[1] * 20), pool(*[1] * 30), Mixture(history="subsample", floor=WAIVED), np.random.default_rng(i))
+        for i in range(200)
+    ]
     for chosen in drawn:
         assert chosen.new.sum() + chosen.history.sum() + chosen.real.sum() == 10
         assert max(chosen.new.max(), chosen.history.max(), chosen.real.max()) == 1

@@ -1,0 +1,5 @@
+"""`python -m outcross`: the command line."""
+
+from outcross.cli.main import main
+
+main()

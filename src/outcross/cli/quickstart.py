@@ -1,0 +1,59 @@
+"""`outcross quickstart`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import typer
+
+from outcross.cli.shell import command, hint, say, show
+
+
+@command
+def quickstart(
+    out: Path = typer.Option(Path("quickstart"), "--out", "-o", help="Folder for the start, the arms and the report."),
+    seed: int = typer.Option(0, help="Seed of the start, the data and every draw."),
+    arms: str = typer.Option("four", help="four, all (six), or names separated by commas."),
+) -> None:
+    """See it work: a small transformer learns from its own verified output, and is ruined when the guards are off."""
+    from outcross import quickstart as work
+    from outcross.report.compare import arms_of, headline
+    from outcross.report.read import read_run
+    from outcross.engine.store import RunDir
+
+    chosen = work.arms_named(arms)
+    began = time.monotonic()
+    folder = out.resolve() / f"seed_{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"One transformer, {work.REAL_ROWS:,} real problems (sums of 3-digit numbers), {len(chosen)} arms of {work.ROUNDS} rounds.")
+    work.train_start(folder, seed, say)
+    work.run_arms(chosen, folder, seed, say)
+    page = work.write_picture(chosen, folder)
+    show(_table(work.endings(chosen, folder)))
+    if len(chosen) > 1:
+        say(headline(arms_of([read_run(RunDir(folder / arm.folder)) for arm in chosen]), []))
+    for arm in chosen:
+        if not arm.gated and arm.name.startswith("unverified"):
+            refused = [turn for turn, decision in work.replayed_gate(RunDir(folder / arm.folder)) if not decision.promote]
+            say(f"The gate, replayed on “{arm.name}”, refuses {len(refused)} of its {work.ROUNDS} rounds.")
+    shown = page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page
+    say(f"{time.monotonic() - began:.0f} s. The picture: {shown}")
+    guarded = shown.parent / "guarded"
+    hint(f"next: outcross show {guarded} · outcross trace {guarded} ID · outcross sample {guarded} '123+456='")
+
+
+def _table(found: list[object]) -> object:
+    from rich.table import Table
+
+    from outcross.quickstart import Ending
+
+    table = Table(title="Held-out problems solved", title_justify="left")
+    for name in ("arm", "what it is", "start", "end", "change", "promoted", "time"):
+        table.add_column(name, justify="left" if name in ("arm", "what it is") else "right")
+    for item in found:
+        assert isinstance(item, Ending)
+        promoted = f"{item.promoted} of {item.rounds}" if item.arm.gated else "no gate"
+        change = f"{100 * (item.end - item.start):+.1f}"
+        table.add_row(item.arm.name, item.arm.about, f"{item.start:.1%}", f"{item.end:.1%}", change, promoted, f"{item.seconds:.0f} s")
+    return table

@@ -1,0 +1,119 @@
+"""`outcross validate`: everything that can be checked without spending."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from outcross.cli.shell import command, say, show
+from outcross.cli.start import WORDS
+from outcross.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from outcross.config.runfile import Plan
+    from outcross.engine.forecast import Forecast
+    from outcross.recipe import Recipe
+
+
+@command
+def validate(
+    words: list[str] = WORDS,
+    out: Path | None = typer.Option(None, "--out", "-o", help="Where the run would go; default runs/NAME.", show_default=False),
+    config: bool = typer.Option(False, "--config", help="Print the resolved configuration, defaults filled in, as YAML."),
+) -> None:
+    """Check a run file in full and print what the run would cost. Nothing is asked, trained or written."""
+    from outcross.cli.start import default_out, read_words
+
+    path, plan = read_words(words)
+    if config:
+        import yaml
+
+        say(yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True).rstrip())
+        return
+    check(plan, out or default_out(path, plan))
+
+
+def check(plan: Plan, out: Path) -> None:
+    """Print every check as it passes. Raises at the first that does not."""
+    from outcross.engine.forecast import forecast
+    from outcross.engine.guards import check_bench, check_plan
+    from outcross.recipe import fingerprint
+
+    say("✓ run file: every setting is known and fits")
+    recipe = plan.build_recipe()
+    say(f"✓ recipe: {recipe.name}{f' ({recipe.paper})' if recipe.paper else ''}, fingerprint {fingerprint(recipe)}")
+    for line in _phases(recipe):
+        say(f"    {line}")
+    facts = check_bench(recipe.bench)
+    say(
+        f"✓ data: {facts.tasks:,} tasks, {facts.held_out:,} held-out items, {facts.real:,} real rows; nothing held out among tasks or real rows"
+    )
+    models = plan.build_models()
+    say(f"✓ models: {', '.join(f'{role} {type(model).__name__} {model.id[:12]}' for role, model in models.items())}")
+    headings = check_plan(recipe, models, unsafe=plan.file.unsafe)
+    say("✓ guarantees: the plan keeps them" + ("; the report will be headed" if headings else ""))
+    for heading in headings:
+        say(f"    ! {heading}")
+    expected = forecast(recipe, models, facts)
+    _afford(plan, expected, out)
+    show(_costs(expected, out))
+    for model in models.values():
+        model.close()
+
+
+def _phases(recipe: Recipe) -> Iterator[str]:
+    from outcross.stages import name_of
+
+    for phase in recipe.phases:
+        steps = [phase.generate, *phase.verify, *phase.curate]
+        names = " → ".join(name_of(step) for step in steps if step is not None)
+        taught = " · teaches " + ", ".join(phase.learn) if phase.learn else " · data only"
+        yield f"phase {phase.name}: {phase.rounds} × ({names}){taught}"
+
+
+def _afford(plan: Plan, expected: Forecast, out: Path) -> None:
+    """Raises `StoreError` when the disk is too small for the run."""
+    free = shutil.disk_usage(_existing(out)).free
+    if expected.disk_bytes > free:
+        raise StoreError(
+            f"the run may need {_bytes(expected.disk_bytes)} and {out} has {_bytes(free)} free; choose another --out, "
+            "or bound the disk with `keep_models: champion` in the run file"
+        )
+    cap = plan.file.budget.tokens
+    if cap is not None and expected.completion_tokens > cap:
+        say(f"    ! the run may write {expected.completion_tokens:,} tokens, and budget.tokens stops it at {cap:,}; it can be resumed")
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above `path` that exists. Raises `ConfigError` when it is a file."""
+    for folder in (path.resolve(), *path.resolve().parents):
+        if folder.is_dir():
+            return folder
+        if folder.exists():
+            raise ConfigError(f"{folder} is a file; --out names a folder")
+    return Path("/")
+
+
+def _costs(expected: Forecast, out: Path) -> Table:
+    from outcross.cli.shell import table
+
+    free = shutil.disk_usage(_existing(out)).free
+    rows = [
+        ("rounds", f"{expected.rounds:,}"),
+        *((f"calls to {role}", f"{calls:,}") for role, calls in expected.calls.items()),
+        ("tokens written", f"{expected.completion_tokens:,}"),
+        ("disk", f"{_bytes(expected.disk_bytes)} of {_bytes(free)} free"),
+    ]
+    return table("At most", ("what", "how much"), rows, right=("how much",))
+
+
+def _bytes(amount: float) -> str:
+    from outcross.report.numbers import size
+
+    return size(amount)

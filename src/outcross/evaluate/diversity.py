@@ -1,0 +1,94 @@
+"""How varied the model's answers are, held against the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar, Literal
+
+from outcross.errors import ConfigError
+from outcross.evaluate.statistics import Answers, Floats, Subsets, distinct, entropy, half_samples, self_overlap
+from outcross.evaluate.undecided import refuse_undecided, why_undecided
+from outcross.stages import Context, Generator, Role, Stage
+from outcross.text import normalise, words
+from outcross.types import Example, Ground, Measurement, Task
+
+
+@dataclass(frozen=True)
+class Diversity(Stage):
+    """How much more varied the answers to all prompts together are than the real answers; negative is less varied.
+
+    entropy: of whole answers, in nats. distinct: share of different n-grams among 200. self_overlap: mean n-gram cosine
+        of two answers, sign turned. `margin` is in these units.
+    reference: real answers, at least as many as tasks; None: the tasks' own. answer: what of a text is compared.
+
+    Answers are pooled over prompts because the entropy per prompt *should* fall as a model gets right. Collapse makes the
+    value fall. A value above 0 is no merit: wrong answers can be more varied than right ones, and getting right may lower
+    it. So the gate (unit "… over real") asks that the candidate is not below the lower of 0 and the other model by more
+    than the margin. The value is not cut at 0 here, because a cut statistic has no usable standard error near the cut.
+    Replicates are half samples of the items, about the value. The entropy is that of as many answers as there are items: it does not tell
+    models apart whose answers nearly all differ.
+    """
+
+    tasks: Iterable[Task]
+    generator: Generator
+    statistic: Literal["entropy", "distinct", "self_overlap"] = "entropy"
+    reference: Iterable[Example] | None = None
+    margin: float = 0.1
+    answer: Callable[[str], str] = normalise
+    replicates: int = 300
+    label: str = ""
+    kind: ClassVar[Literal["quality", "diversity", "fit"]] = "diversity"
+    ground: ClassVar[Ground] = "exact"
+
+    @property
+    def name(self) -> str:
+        return "_".join(filter(None, ("diversity", self.statistic, self.label)))
+
+    @property
+    def roles(self) -> tuple[Role, ...]:  # type: ignore[override]
+        return self.generator.roles
+
+    def calls(self, tasks: int, /) -> Mapping[Role, int]:
+        return self.generator.calls(tasks)
+
+    def __call__(self, ctx: Context, /) -> Measurement:
+        items: list[str] = []
+        given: list[list[str]] = []
+        own: list[str | None] = []
+        failed: list[tuple[str, str]] = []
+        for group in self.generator(ctx, self.tasks):
+            items.append(group.task.id)
+            own.append(group.task.answer)
+            given.append([self.answer(sample.text) for sample in group.samples if not sample.error])
+            if not given[-1]:
+                failed.append((group.task.id, why_undecided(group)))
+        refuse_undecided(self.name, failed, len(items))
+        subsets = half_samples(items, self.replicates)
+        over = self._measure(given, subsets) - self._measure(self._real(own), subsets)
+        # Half as many answers have another entropy: only the spread of the halves speaks of all items.
+        spread = over[1:] - over[1:].mean() + over[0]
+        unit = "nats over real" if self.statistic == "entropy" else "share over real"
+        return Measurement(self.name, tuple(items), (float(over[0]),), tuple(map(float, spread)), unit=unit)
+
+    def _measure(self, answers: Answers, subsets: Subsets) -> Floats:
+        if self.statistic == "entropy":
+            return entropy(answers, subsets)
+        if self.statistic == "distinct":
+            return distinct(answers, subsets, words)
+        return -self_overlap(answers, subsets, words)
+
+    def _real(self, own: list[str | None]) -> Answers:
+        """One real answer per item; which one goes with which item does not matter to a pooled statistic."""
+        if self.reference is None:
+            found = [answer for answer in own if answer is not None]
+        else:
+            texts = (example.completion for example in self.reference if isinstance(example.completion, str))
+            found = list(islice(texts, len(own)))
+        if len(found) < len(own):
+            raise ConfigError(
+                f"{self.name} compares {len(own):,} answers with real ones and has {len(found):,}; give its tasks answers, or "
+                f"pass as `reference` at least {len(own):,} real examples of text, or fewer tasks"
+            )
+        return [[self.answer(text)] for text in found]

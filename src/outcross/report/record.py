@@ -1,0 +1,210 @@
+"""The JSON of a run's record, typed: `manifest.json`, `round.json` and `metrics.jsonl`.
+
+Unknown keys are passed over, so a record of a later minor version still reads; a missing or mistyped one is a damaged record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from outcross.engine.store import RoundDir, RunDir
+from outcross.errors import StoreError
+from outcross.types import Decision
+
+T = TypeVar("T")
+Outcome = Literal["promoted", "refused", "nothing learnt", "data only"]
+
+
+class Count(msgspec.Struct, frozen=True):
+    """What one stage did, in samples: `into` = kept + dropped + failed."""
+
+    stage: str
+    name: str
+    into: int = msgspec.field(name="in")
+    kept: int = 0
+    dropped: int = 0
+    failed: int = 0
+    detail: Mapping[str, int] = {}
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One origin's part of a mixture, weights and repeats counted."""
+
+    kind: str
+    proof: str = "none"
+    source: str = ""
+    depth: int = 0
+    round: str = ""
+    records: float = 0.0
+    tokens: float = 0.0
+
+    @property
+    def is_real(self) -> bool:
+        return self.kind == "real" and self.proof != "none"
+
+
+class Mixed(msgspec.Struct, frozen=True):
+    """What the optimiser of one role saw in a round."""
+
+    records: float
+    tokens: float
+    real_share: Mapping[str, float]
+    floor: str
+    real_records: float = 0.0
+    real_tokens: float = 0.0
+    required: float | None = None
+    waiting: int = 0
+    real_epochs: float = 0.0
+    parts: tuple[Part, ...] = ()
+
+
+class Fit(msgspec.Struct, frozen=True):
+    """One training: from model `start` to model `model`."""
+
+    steps: int
+    examples: int
+    start: str
+    model: str
+    depth: int = 0
+    skipped: int = 0
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a probe found of candidate, champion and first champion; `low` and `high`: 95 % interval of the candidate."""
+
+    candidate: float
+    champion: float
+    first: float
+    items: int
+    unit: str = ""
+    higher_is_better: bool = True
+    low: float | None = None
+    high: float | None = None
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """The candidate of a role, which holds it once the round is promoted."""
+
+    id: str
+    folder: str = ""
+
+
+class VerifierRecord(msgspec.Struct, frozen=True):
+    version: str
+    ground: str = ""
+
+
+class RoundRecord(msgspec.Struct, frozen=True):
+    """`round.json`."""
+
+    phase: str
+    round: int
+    index: int
+    label: str
+    outcome: Outcome
+    counts: tuple[Count, ...] = ()
+    mixtures: Mapping[str, Mixed] = {}
+    fits: Mapping[str, Fit] = {}
+    measurements: Mapping[str, Found] = {}
+    decision: Decision | None = None
+    champion: Mapping[str, Holder] = {}
+    verifiers: Mapping[str, VerifierRecord] = {}
+    stages: Mapping[str, str] = {}
+    files: Mapping[str, str] = {}
+
+
+class RecipeRecord(msgspec.Struct, frozen=True):
+    name: str
+    paper: str = ""
+    fingerprint: str = ""
+    canonical: Any = None
+
+
+class PhaseRecord(msgspec.Struct, frozen=True):
+    name: str
+    rounds: int = 1
+    inner: int = 1
+    learn: tuple[str, ...] = ()
+    mixture: Any = None
+    gate: str | None = None
+    probes: tuple[str, ...] = ()
+
+
+class FirstModel(msgspec.Struct, frozen=True):
+    id: str
+    depth: int = 0
+
+
+class ProbeRecord(msgspec.Struct, frozen=True):
+    name: str
+    kind: str = "quality"
+    margin: float = 0.0
+    ground: str = ""
+    unit: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """`manifest.json`."""
+
+    name: str
+    recipe: RecipeRecord
+    phases: tuple[PhaseRecord, ...]
+    seed: int = 0
+    config: Any = None
+    models: Mapping[str, FirstModel] = {}
+    headings: tuple[str, ...] = ()
+    versions: Mapping[str, str] = {}
+    keep_models: str | int = "all"
+    probes: tuple[ProbeRecord, ...] = ()
+
+    @property
+    def planned(self) -> int:
+        """How many rounds the run plans."""
+        return sum(phase.rounds for phase in self.phases)
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One line of `metrics.jsonl`: clocks and costs of one step."""
+
+    time: str = ""
+    attempt: int = 1
+    round: str = ""
+    step: str = ""
+    seconds: float = 0.0
+    tokens: Mapping[str, float] = {}
+    rss_mb: float = 0.0
+
+
+def read_manifest(run: RunDir) -> Manifest:
+    """Raises `StoreError` when the folder is no run or its manifest is damaged."""
+    return _typed(run.manifest, Manifest, run.root / "manifest.json")
+
+
+def read_round(found: RoundDir) -> RoundRecord:
+    """Raises `StoreError` when the record is damaged."""
+    return _typed(found.record, RoundRecord, found.record_path)
+
+
+def read_metrics(run: RunDir) -> Iterator[Metric]:
+    """The lines of `metrics.jsonl`; a line that a killed process left half written is passed over."""
+    path = run.root / "metrics.jsonl"
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                yield msgspec.convert(json.loads(line), Metric)
+            except (json.JSONDecodeError, msgspec.ValidationError):
+                continue
+
+
+def _typed(value: object, kind: type[T], path: Path) -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise StoreError(f"{path} is damaged ({error}); restore it from a copy, records are never rebuilt silently") from error

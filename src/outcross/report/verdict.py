@@ -1,0 +1,86 @@
+"""The sentence that a report begins with. It says what was shown, and no more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from outcross.report import numbers as n
+from outcross.report.tracks import Track
+
+MOST = 3  # probes named in the sentence; any that got worse are named besides
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How the rounds of a run ended. `gated` is false when any promotion passed through a gate that refuses nothing."""
+
+    planned: int
+    promoted: int = 0
+    refused: int = 0
+    nothing: int = 0
+    data_only: int = 0
+    kept_samples: int = 0  # of data-only rounds
+    gated: bool = True
+    over: bool = True  # nothing is left to run
+
+    @property
+    def complete(self) -> int:
+        return self.promoted + self.refused + self.nothing + self.data_only
+
+    @property
+    def training(self) -> int:
+        """Complete rounds that were to teach a model."""
+        return self.complete - self.data_only
+
+
+def sentence(tally: Tally, tracks: Sequence[Track]) -> str:
+    """For example: "Promoted 3 of 4 rounds (1 refused); pass rate 41.0 % → 68.0 %, real loss unchanged (2.31 → 2.30
+    nats/token)." """
+    opening = "" if tally.over else f"Unfinished, {tally.complete} of {n.plural(tally.planned, 'round')} complete: "
+    if not tally.complete:
+        return f"Unfinished: none of {n.plural(tally.planned, 'planned round')} is complete yet."
+    text = opening + _rounds(tally)
+    if tally.promoted:
+        changes = [_change(track) for track in _named(tracks)]
+        text += f"; {', '.join(changes)}" if changes else ""
+    elif tally.training:
+        levels = [f"{n.words(track.probe)} {n.with_unit(track.first.mean, track.unit)}" for track in tracks[:MOST]]
+        text += f"; the first model still holds{': ' if levels else ''}{', '.join(levels)}"
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _rounds(tally: Tally) -> str:
+    if not tally.training:
+        made = f"{n.plural(tally.data_only, 'round')} made {n.plural(tally.kept_samples, 'kept sample')}"
+        return f"data only: {made}, and no model was trained"
+    others = Counter({"refused": tally.refused, "learnt nothing": tally.nothing, "data only": tally.data_only})
+    listed = ", ".join(f"{amount} {name}" for name, amount in others.items() if amount)
+    aside = f" ({listed})" if listed else ""
+    rounds = n.plural(tally.training, "training round" if tally.data_only else "round")
+    if tally.nothing == tally.training:
+        return f"nothing to learn in {'the only round' if tally.training == 1 else f'any of {rounds}'}"
+    if tally.promoted and not tally.gated:
+        return f"ungated: {tally.promoted} of {rounds} replaced the model unchecked{aside}"
+    if tally.promoted:
+        return f"promoted {tally.promoted} of {rounds}{aside}"
+    return f"promoted none of {rounds}{aside}"
+
+
+def _named(tracks: Sequence[Track]) -> list[Track]:
+    return [track for index, track in enumerate(tracks) if index < MOST or track.verdict == "worse"]
+
+
+def _change(track: Track) -> str:
+    name, unit = n.words(track.probe), "" if n.is_share(track.unit) else f" {track.unit}".rstrip()
+    arrow = f"{n.quantity(track.first.mean, track.unit)} → {n.quantity(track.now.mean, track.unit)}{unit}"
+    match track.verdict:
+        case "unchanged":
+            return f"{name} unchanged ({arrow})"
+        case "unclear":
+            return f"{name} {arrow} (no change shown)"
+        case "worse":
+            return f"{name} worse, {arrow}"
+        case "better":
+            return f"{name} {arrow}"

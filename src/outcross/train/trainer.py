@@ -1,0 +1,279 @@
+"""The one trainer: `transformers.Trainer` with our order of examples, our losses and our way out of full memory.
+
+One item of its data loader is one optimiser step: the rows that step sees. `training_step` cuts it into micro-batches,
+which makes a step repeatable when memory runs out half way, and lets rows of similar length share a micro-batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from outcross.errors import ModelError
+from outcross.stages import FitPlan, Seen
+from outcross.train.encode import Rows, optimiser_steps
+from outcross.train.forward import Batch, is_out_of_memory, log_probs, pad
+from outcross.train.losses import loss_function
+from outcross.train.machine import Lora
+
+
+def learning_rate_factor(step: int, *, steps: int, plan: FitPlan) -> float:
+    """What the learning rate is multiplied with at `step` of `steps`, counted from 0.
+
+    It rises over the first `plan.warmup` share of steps, from 1/(w+1) and not from 0, so that no step is wasted; then it
+    stays (constant), falls along a line (linear) or half a cosine wave (cosine) to reach 0 just after the last step.
+    """
+    warm = int(plan.warmup * steps)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    done = (step - warm) / max(1, steps - warm)
+    if plan.schedule == "linear":
+        return 1.0 - done
+    if plan.schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * done))
+    return 1.0
+
+
+class _Order(TrainerCallback):  # type: ignore[misc]
+    """Reports each optimiser step's examples once the step has been taken."""
+
+    def __init__(self, rows: Rows, steps: list[list[int]], seen: Seen) -> None:
+        self.rows, self.steps, self.seen = rows, steps, seen
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        step = state.global_step - 1
+        self.seen(step, [self.rows.ids[row] for row in self.steps[step]])
+
+
+class OutcrossTrainer(Trainer):  # type: ignore[misc]
+    """Trains on encoded rows in a given order. Loss by name; gradients clipped to norm 1.
+
+    Raises `ModelError` when a loss or gradient is not finite, naming step and examples, and when one single row does
+    not fit into memory.
+    """
+
+    def __init__(
+        self, model: Any, args: Any, *, rows: Rows, steps: list[list[int]], plan: FitPlan, seen: Seen, micro_batch: int, autocast: bool
+    ) -> None:
+        super().__init__(model=model, args=args, train_dataset=steps, callbacks=[_Order(rows, steps, seen)])
+        self.remove_callback(PrinterCallback)
+        self.rows, self.steps, self.plan = rows, steps, plan
+        self.micro_batch = micro_batch
+        self.autocast = partial(torch.autocast, args.device.type, dtype=torch.bfloat16, enabled=autocast)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.steps, batch_size=None, shuffle=False)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+        self._created_lr_scheduler = True
+        factor = partial(learning_rate_factor, steps=num_training_steps, plan=self.plan)
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+        return self.lr_scheduler
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0
+
+    def training_step(self, model: Any, inputs: list[int], num_items_in_batch: Any = None) -> Tensor:
+        """Gradients of one optimiser step, and its loss. Memory that runs out halves the micro-batch and repeats the
+        step with the same random numbers from gradients of zero."""
+        model.train()
+        state = _random_state(self.args.device)
+        while (loss := self._accumulate(model, inputs)) is None:
+            self.micro_batch = self._halved(len(inputs))
+            model.zero_grad(set_to_none=True)
+            if self.args.device.type == "cuda":
+                torch.cuda.empty_cache()
+            _restore_random_state(state, self.args.device)
+        if not bool(loss.isfinite()):
+            raise self._not_finite("loss", float(loss))
+        return loss
+
+    def _accumulate(self, model: Any, inputs: list[int]) -> Tensor | None:
+        """The step's loss with gradients added up over micro-batches; None if memory ran out."""
+        tokens = sum(self.rows.tokens(row) for row in inputs)
+        order = sorted(inputs, key=self.rows.length)
+        total = torch.zeros((), device=self.args.device)
+        try:
+            for start in range(0, len(order), self.micro_batch):
+                total += self._micro_step(model, order[start : start + self.micro_batch], tokens)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        return total
+
+    def _micro_step(self, model: Any, chosen: list[int], tokens: int) -> Tensor:
+        batch = pad([self.rows.text(row) for row in chosen], self.args.device)
+        weights = self._weights(chosen, batch)
+        with self.autocast():
+            found = log_probs(model, batch)
+        total = torch.zeros((), device=found.device)
+        for name in dict.fromkeys(self.rows.losses[row] for row in chosen):
+            mine = [index for index, row in enumerate(chosen) if self.rows.losses[row] == name]
+            part = slice(None) if len(mine) == len(chosen) else mine
+            total = total + loss_function(name)(found[part], weights[part])
+        loss = total / tokens
+        loss.backward()
+        return loss.detach()
+
+    def _weights(self, chosen: list[int], batch: Batch) -> Tensor:
+        """Weights by column, zero outside the completions."""
+        scalars = [weight if isinstance(weight, float | int) else 0.0 for weight in (self.rows.weights[row] for row in chosen)]
+        found = batch.mask * torch.tensor(scalars, dtype=torch.float32, device=batch.mask.device)[:, None]
+        for index, row in enumerate(chosen):
+            weight = self.rows.weights[row]
+            if isinstance(weight, tuple):
+                found[index, batch.mask[index]] = torch.tensor(weight, device=found.device)
+        return found
+
+    def _clip_grad_norm(self, model: Any) -> Tensor:
+        norm: Tensor = torch.nn.utils.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
+        if not bool(norm.isfinite()):
+            raise self._not_finite("gradient norm", float(norm))
+        return norm
+
+    def _halved(self, rows: int) -> int:
+        if min(self.micro_batch, rows) == 1:
+            step = self.state.global_step
+            longest = max(self.rows.length(row) for row in self.steps[step])
+            raise ModelError(
+                f"out of memory in optimiser step {step} with a single example at a time ({longest} tokens at most); "
+                "lower max_length, train with LoRA, or switch gradient_checkpointing on"
+            )
+        return min(self.micro_batch, rows) // 2
+
+    def _not_finite(self, what: str, value: float) -> ModelError:
+        step = self.state.global_step
+        names = [self.rows.ids[row] for row in self.steps[step]]
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        return ModelError(
+            f"the {what} is {value} in optimiser step {step}, with the examples {shown}; the model was not changed. "
+            "Lower the learning rate, or look at these examples and their weights."
+        )
+
+
+def train(
+    model: Any,
+    rows: Rows,
+    *,
+    plan: FitPlan,
+    seed: int,
+    seen: Seen,
+    micro_batch: int,
+    lora: Lora | None = None,
+    autocast: bool = False,
+    checkpointing: bool = False,
+) -> None:
+    """Train `model` in place on `rows`: all its weights, or adapters that are merged into them at the end.
+
+    A fresh AdamW, the plan's schedule, gradient norm clipped to 1. Equal arguments give bitwise equal weights on a CPU
+    with a fixed number of threads. The process's random generators are left as they were. Raises `ModelError`.
+    """
+    steps = optimiser_steps(len(rows), plan.batch, plan.epochs, seed)
+    use_cache = model.config.use_cache
+    with tempfile.TemporaryDirectory() as folder, _own_randomness(seed, model.device):
+        learner = model if lora is None else _adapted(model, lora)
+        if checkpointing:
+            learner.enable_input_require_grads()
+            learner.activation_checkpointing_enable()
+        OutcrossTrainer(
+            learner,
+            _arguments(folder, model, plan, len(steps), seed),
+            rows=rows,
+            steps=steps,
+            plan=plan,
+            seen=seen,
+            micro_batch=micro_batch,
+            autocast=autocast,
+        ).train()
+        if checkpointing:
+            learner.activation_checkpointing_disable()
+            learner.disable_input_require_grads()
+        if lora is not None:
+            learner.merge_and_unload()
+    model.requires_grad_(True).zero_grad(set_to_none=True)
+    model.config.use_cache = use_cache  # the Trainer switches it off, and it would be saved so
+    model.eval()
+
+
+def _arguments(folder: str, model: Any, plan: FitPlan, steps: int, seed: int) -> Any:
+    """Of all that the Trainer offers: AdamW and the loop. No checkpoints, logs, reports or progress bars."""
+    device = next(model.parameters()).device
+    args = TrainingArguments(
+        output_dir=folder,
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        learning_rate=plan.lr,
+        weight_decay=plan.weight_decay,
+        optim="adamw_torch_fused" if device.type in ("cpu", "cuda") else "adamw_torch",
+        max_grad_norm=1.0,
+        save_strategy="no",
+        logging_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        logging_nan_inf_filter=False,
+        use_cpu=device.type == "cpu",
+        seed=seed % 2**32,
+    )
+    args._n_gpu = min(1, args.n_gpu)  # otherwise several visible GPUs would split our micro-batches
+    return args
+
+
+@contextmanager
+def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout draws from `seed`; the generators of the process, which the Trainer seeds, are put back."""
+    python, arrays = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _restore_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
+
+
+def _adapted(model: Any, lora: Lora) -> Any:
+    """`model` with fresh low-rank adapters, the only part that learns."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets) or "all-linear",
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():  # peft 0.21 still asks for the name that transformers 5.23 deprecates
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(model, config)
+
+
+def working_copy(model: Any, *, lora: bool) -> Any:
+    """A copy to train: in float32 when all of it learns, since small steps vanish in bfloat16; else as it is."""
+    found = copy.deepcopy(model)
+    return found if lora else found.float()

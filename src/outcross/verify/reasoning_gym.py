@@ -1,0 +1,95 @@
+"""The own scorers of reasoning-gym's task families, with what they must not be given kept away from them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from outcross.errors import MissingExtra
+from outcross.stages import Context, Stage
+from outcross.types import Ground, Group, Task
+from outcross.verify.each import PASS, Finding, scored
+from outcross.verify.exact import last_match
+
+_EVALUATES = frozenset({"string_insertion", "spiral_matrix", "binary_matrix", "n_queens"})
+_COMPUTES = frozenset({"puzzle24", "countdown"})
+_ALGEBRA = frozenset({"simple_integration", "intermediate_integration", "polynomial_multiplication"})
+_SUM = re.compile(r"(?!.*\*\*)[0-9+\-*/(). ]{1,300}")
+_WORDS = frozenset(("C", "exp", "log", "sin", "cos", "tan", "sqrt", "pi", "E", "asin", "acos", "atan", "sinh", "cosh", "tanh"))
+_FORMULA = re.compile(r"(?:[0-9A-Za-z+\-/(), ]|(?<![A-Za-z])\.|\.(?![A-Za-z])|\*(?!\*)|\*\*\(?-?[0-9]{1,2}(?![0-9])(?!\s*\)?\s*\*\*)){1,500}")
+
+
+@dataclass(frozen=True)
+class ReasoningGymScorer(Stage):
+    """Passes an answer to which the family's own scorer gives the full mark, 1.0; partial marks fail, since in many families
+    "The answer is X" earns some.
+
+    pattern: a regular expression that finds the answer in a longer text (last match, first group); see `Exact`.
+
+    What a scorer raises is an *error* verdict. Nine families hand the answer to Python's or sympy's evaluator: there an answer
+    that is more than plain data is an *error* too, and never evaluated. Known faults of version 0.1.25: `game_of_life_halting`
+    accepts any text, `puzzle24` does not check which numbers are used, `coin_flip` accepts "0.0".
+    """
+
+    pattern: str = ""
+    ground: ClassVar[Ground] = "exact"
+
+    def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]:
+        return scored(self, groups, self._judge)
+
+    def _judge(self, task: Task, text: str) -> Finding:
+        columns = dict(task.columns)
+        if not {"family", "settings", "index"} <= columns.keys():
+            return "abstain", "the task is not of reasoning-gym", ""
+        found = last_match(self.pattern, text) if self.pattern else text
+        if found is None:
+            return "fail", "nothing in the answer matches the pattern", text[-200:]
+        said, family = found.strip(), columns["family"]
+        if not is_plain(family, said):
+            return "error", "refused: the family's scorer would evaluate this text", said
+        dataset = _dataset(family, columns["settings"])
+        entry = _entry(family, columns["settings"], int(columns["index"]))
+        if entry["question"] != task.prompt:
+            return "error", "this version of reasoning-gym makes another question from the task's seed", entry["question"]
+        mark = dataset.score_answer(said, entry)
+        if mark >= 1.0:
+            return PASS
+        return "fail", "the scorer gave less than the full mark", f"{mark:g} for {said}"
+
+
+def is_plain(family: str, text: str) -> bool:
+    """Whether a family's scorer can be given `text` without running it as a program."""
+    if family in _EVALUATES:
+        try:
+            ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            return not any(sign in text for sign in "([{*")
+        return True
+    if family in _COMPUTES:
+        return _SUM.fullmatch(text) is not None
+    if family in _ALGEBRA:
+        names = set(re.findall(r"[A-Za-z]+", text))
+        return _FORMULA.fullmatch(text) is not None and all(name in _WORDS or len(name) == 1 for name in names)
+    return True
+
+
+@lru_cache(maxsize=64)
+def _dataset(family: str, settings: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its dependencies leave files open while they are imported
+            from reasoning_gym.factory import create_dataset
+    except ModuleNotFoundError as error:
+        raise MissingExtra("reasoning-gym", "tasks", f"the scorer of {family!r}") from error
+    return create_dataset(family, **json.loads(settings))
+
+
+@lru_cache(maxsize=64)
+def _entry(family: str, settings: str, index: int) -> Any:
+    return _dataset(family, settings)[index]
