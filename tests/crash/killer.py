@@ -73,6 +73,7 @@ def main(workdir: Path, first: int, step: int) -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     from toy_run import start
 
+    start(workdir / f"warm_{first}")  # imports and caches are paid once, before any fork
     point = first
     while True:
         folder = workdir / f"point_{point}"

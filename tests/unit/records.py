@@ -47,9 +47,9 @@ from outcross.types import (
 
 HOSTILE = '</pre><script>alert("owned")</script><img src=x onerror=alert(1)> & \x00\x1b[31m \u202egnp.exe "\'>'
 ITEMS = tuple(f"held-{index:04d}" for index in range(400))
-MARGIN = {"pass_rate": 0.05, "real_loss": 0.05, "distinct_2": 0.05}
-KIND = {"pass_rate": "quality", "real_loss": "fit", "distinct_2": "diversity"}
-UNIT = {"pass_rate": "share", "real_loss": "nats/token", "distinct_2": "share"}
+MARGIN = {"pass_rate": 0.05, "real_loss": 0.05, "diversity_entropy": 0.05}
+KIND = {"pass_rate": "quality", "real_loss": "fit", "diversity_entropy": "diversity"}
+UNIT = {"pass_rate": "share", "real_loss": "nats per token", "diversity_entropy": "nats over real"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Level:
 
     rate: float
     loss: float = 2.31
-    distinct: float = 0.62
+    varied: float = 0.02
 
     def measurements(self) -> dict[str, Measurement]:
         rng = random.Random(7)
@@ -72,10 +72,14 @@ class Level:
                 ITEMS,
                 tuple(self.loss + value + own.gauss(0, 0.05) for value in noise),
                 higher_is_better=False,
-                unit="nats/token",
+                unit="nats per token",
             ),
-            "distinct_2": Measurement(
-                "distinct_2", ITEMS[:50], (self.distinct,), tuple(self.distinct + own.gauss(0, 0.01) for _ in range(200)), unit="share"
+            "diversity_entropy": Measurement(
+                "diversity_entropy",
+                ITEMS[:50],
+                (self.varied,),
+                tuple(self.varied + own.gauss(0, 0.01) for _ in range(200)),
+                unit="nats over real",
             ),
         }
 
@@ -90,9 +94,9 @@ class Turnout:
 
 FOUR = (
     Turnout("promoted", Level(0.52, 2.31)),
-    Turnout("refused", Level(0.55, 2.62, 0.40)),
+    Turnout("refused", Level(0.55, 2.62, -0.40)),
     Turnout("nothing learnt"),
-    Turnout("promoted", Level(0.68, 2.30, 0.63)),
+    Turnout("promoted", Level(0.68, 2.30, 0.03)),
 )
 
 
@@ -111,6 +115,7 @@ class Builder:
     gated: bool = True
     headings: tuple[str, ...] = ()
     hostile: bool = True
+    padding: str = ""  # stands before every prompt
     config: dict[str, Any] = field(
         default_factory=lambda: {"recipe": "expert_iteration", "out": "runs/guarded", "mix": {"real_floor": 0.7}}
     )
@@ -196,7 +201,7 @@ class Builder:
         tally = {"made": 0, "error": 0, "pass": 0, "fail": 0}
         for index in range(self.tasks):
             a, b = rng.randrange(100, 1000), rng.randrange(100, 1000)
-            task = Task(f"add-{label[-1]}{index:04d}", f"{a}+{b}=", str(a + b), subgroup="3-digit")
+            task = Task(f"add-{label[-1]}{index:04d}", f"{self.padding}{a}+{b}=", str(a + b), subgroup="3-digit")
             made = []
             for k in range(self.samples):
                 right = rng.random() < level.rate and turnout.outcome != "nothing learnt"

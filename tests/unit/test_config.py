@@ -478,3 +478,12 @@ def test_plans_know_their_recipe(folder: Path) -> None:
     assert isinstance(made, Plan)
     assert isinstance(made.build_recipe(), Recipe)
     assert textwrap.dedent(RUN)
+
+
+def test_an_annotation_that_only_type_checkers_see_leaves_the_others_checked() -> None:
+    def thing(n: int, other: OnlyForCheckers = 3) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    assert parameters(thing)["n"].annotation is int
+    with pytest.raises(ConfigError, match="x.n is 'three'; it must be a whole number"):
+        bind_call(thing, {"n": "three"}, HERE, {}, "it")
+    assert bind_call(thing, {"n": 3, "other": "anything"}, HERE, {}, "it").plain["other"] == "anything"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,26 @@ def test_text_for_the_terminal_holds_no_control_characters_and_the_chain(run: Ru
     assert "\x1b" not in text and "\x00" not in text and "\u202e" not in text and max(map(len, text.splitlines())) < 200
     example = rows(run, "examples")[0]
     chain = "\n".join(lines(trace(run, str(example["id"]))))
-    for piece in ("judged   pass 1.00 by exact@3", "offered as new ×1, seen 1 time, steps", "the champion now", "said by"):
+    for piece in ("judged   pass 1 by exact@3", "offered as new ×1, seen 1 time, steps", "the champion now", "said by"):
         assert piece in chain
     model = "\n".join(lines(trace(run, models(run)[0])))
     assert "later models built on it" in model and "said" in model and "real (proved) release-1" in model
+
+
+def test_inner_turns_and_further_roles_have_tables_of_their_own(tmp_path: Path) -> None:
+    run = Builder(tmp_path / "run", FOUR[:1]).write()
+    folder = run.root / "train/0000"
+    inner = folder / "inner_1"
+    inner.mkdir()
+    for name in ("groups", "drops", "examples", "mixture", "order"):
+        (folder / f"{name}.parquet").rename(inner / f"{name}.parquet")
+    for name in ("mixture", "order"):
+        shutil.copy(inner / f"{name}.parquet", inner / f"{name}.judge.parquet")
+    example = next(iter(rows_of(inner / "examples.parquet")))
+    found = trace(run, example["id"])
+    assert [(use.role, use.source, bool(use.model)) for use in found.uses] == [("judge", "new", False), ("policy", "new", True)]
+    expected = [row["id"] for row in rows_of(inner / "order.parquet") if row["step"] == 1]
+    for name in ("step:train/0000/inner_1:1", "step:train/0000/1:1", "step:train/0000/1:judge:1"):
+        contents = trace(run, name).contents
+        assert contents is not None and contents.total == len(expected)
+    assert trace(run, "step:train/0000/1:judge:1").contents.role == "judge"  # type: ignore[union-attr]

@@ -63,7 +63,7 @@ class Log:
             self._line(f"{round}  {line}")
 
     def decided(self, round: str, outcome: str, decision: Decision | None, /) -> None:
-        self._line(f"{round}  {outcome.upper()}{f': {decision.reason}' if decision else ''}")
+        self._line(f"{round}  {outcome.upper()}{_reason(outcome, decision)}")
 
     def _line(self, text: str) -> None:
         typer.echo(f"{datetime.now():%H:%M:%S}  {text}", err=True)
@@ -99,7 +99,7 @@ class Live:
         with self._lock:
             for key in [key for key in self._tasks if key[0].startswith(round)]:
                 self.progress.remove_task(self._tasks.pop(key))
-        self._print(f"{round}  {outcome}{f': {decision.reason}' if decision else ''}", OUTCOMES.get(outcome, ""))
+        self._print(f"{round}  {outcome}{_reason(outcome, decision)}", OUTCOMES.get(outcome, ""))
 
     def _print(self, text: str, style: str) -> None:
         self.progress.console.print(text, style=style, markup=False, highlight=False)
@@ -137,6 +137,10 @@ def prompt_of(group: Group) -> str:
     from outcross.text import prompt_text
 
     return prompt_text(group.task.prompt)
+
+
+def _reason(outcome: str, decision: Decision | None) -> str:
+    return f": {decision.reason.removeprefix(f'{outcome}: ')}" if decision else ""
 
 
 def _short(text: str, width: int) -> str:

@@ -116,7 +116,7 @@ def _round_tables(item: RoundDir) -> Iterator[RenderableType]:
     from outcross.report.record import read_round
 
     found = read_round(item)
-    reason = f": {found.decision.reason}" if found.decision else ""
+    reason = f": {found.decision.reason.removeprefix(f'{found.outcome}: ')}" if found.decision else ""
     yield Text(f"{found.label} {found.outcome}{reason}", style="bold")
     yield _counts(found)
     for role, mixture in found.mixtures.items():
@@ -200,7 +200,7 @@ def _show_samples(item: RoundDir, most: int) -> None:
     for group in islice(item.groups(), most):
         say(f"\n{prompt_of(group)}")
         for sample in group.samples[:4]:
-            value = "" if sample.value is None else f" {sample.value:g}"
+            value = "" if sample.value in (None, 0.0, 1.0) else f" {sample.value:g}"
             say(
                 f"  {MARKS[sample.verdict]}{value} {sample.text if not sample.error else f'no answer: {sample.error}'}   [{sample.id[:12]}]"
             )

@@ -54,7 +54,7 @@ def execute(plan: Plan, out: Path, *, quiet: bool = False, samples: int = 3, fai
         typer.secho(f"\nstopped. What was complete is kept. Go on with: outcross resume {_short(out)}", fg="yellow", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except BudgetReached as error:
-        raise BudgetReached(f"{error}\nGo on with: outcross resume {_short(out)} --budget.tokens N (or .requests, .seconds)") from error
+        raise BudgetReached(str(error).replace("resume RUN", f"resume {_short(out)}")) from error
     finally:
         for model in models.values():
             model.close()

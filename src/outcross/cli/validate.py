@@ -55,7 +55,7 @@ def check(plan: Plan, out: Path) -> None:
         f"✓ data: {facts.tasks:,} tasks, {facts.held_out:,} held-out items, {facts.real:,} real rows; nothing held out among tasks or real rows"
     )
     models = plan.build_models()
-    say(f"✓ models: {', '.join(f'{role} {type(model).__name__} {model.id[:12]}' for role, model in models.items())}")
+    say(f"✓ models: {', '.join(f'{role} {type(model).__name__} {model.id[:20]}' for role, model in models.items())}")
     headings = check_plan(recipe, models, unsafe=plan.file.unsafe)
     say("✓ guarantees: the plan keeps them" + ("; the report will be headed" if headings else ""))
     for heading in headings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -176,13 +177,22 @@ def parameters(target: Any) -> dict[str, inspect.Parameter]:
 
 
 def _hints(target: Any) -> dict[str, Any]:
-    """Resolved annotations; none when they name something that cannot be resolved at run time."""
+    """Resolved annotations; those that name something only type checkers see are left out, and their values pass unchecked."""
     dataclass_like = dataclasses.is_dataclass(target) or (inspect.isclass(target) and issubclass(target, msgspec.Struct))
     source = target.__init__ if inspect.isclass(target) and not dataclass_like else target
     try:
         return typing.get_type_hints(source, include_extras=True)
     except (NameError, TypeError):
-        return {}
+        written = {item.name: item.annotation for item in inspect.signature(target).parameters.values()}
+        scope = vars(sys.modules[target.__module__])
+        return {name: hint for name, text in written.items() if (hint := _hint(name, text, scope)) is not None}
+
+
+def _hint(name: str, text: Any, scope: dict[str, Any]) -> Any:
+    try:
+        return typing.get_type_hints(types.SimpleNamespace(__annotations__={name: text}), scope, include_extras=True)[name]
+    except (NameError, TypeError):
+        return None
 
 
 # ── values ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

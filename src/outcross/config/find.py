@@ -86,6 +86,9 @@ def _sources(home: str) -> Iterator[tuple[str, Path]]:
             yield f"{home}.{path.stem}", path
 
 
+_ANY = {MODEL: ("Model", "Trainable", "Completes"), TASKS: ("Iterable[Task]", "Iterable[Example]")}
+
+
 def _offered(tree: ast.Module, kind: Kind) -> Iterator[str]:
     """What a module defines of this kind: stages and task sets are classes, recipes functions of a bench, and models and task
     sets may be functions that return such a class."""
@@ -97,7 +100,8 @@ def _offered(tree: ast.Module, kind: Kind) -> Iterator[str]:
     made = [node.name for node in classes if _is_one(node, kind)]
     yield from made
     if kind in (MODEL, TASKS):
-        yield from (node.name for node in functions if node.returns is not None and ast.unparse(node.returns) in made)
+        returned = {*made, *_ANY.get(kind, ())}
+        yield from (node.name for node in functions if node.returns is not None and ast.unparse(node.returns) in returned)
 
 
 def _is_one(node: ast.ClassDef, kind: Kind) -> bool:

@@ -122,10 +122,10 @@ class _Loop:
                     break
                 turn = self.target.round(phase.name, number)
                 if not turn.complete:
-                    self._adopt_champions()
+                    self._settle()
                     self._play(phase, turn)
                 self.done.append(self.target.round(phase.name, number))
-                self._promote(self.done[-1])
+        self._settle()
         outcomes = [turn.record["outcome"] for turn in self.done]
         last = self.done[-1].decision if self.done else None
         return Result(self.target.root, outcomes.count("promoted"), outcomes.count("refused"), len(outcomes), last)
@@ -316,13 +316,12 @@ class _Loop:
         write_json(turn.record_path, record)
         self.watch.decided(turn.label, outcome, decision)
 
-    def _promote(self, turn: RoundDir) -> None:
-        """Let a recorded promotion take effect. Doing it again changes nothing."""
-        if not turn.promoted:
-            self._prune()
-            return
-        for role, held in turn.record["champion"].items():
-            self.target.point(role, self.target.root / held["folder"])
+    def _settle(self) -> None:
+        """Let recorded promotions take effect: the link, the model in use, the disk. Doing it again changes nothing."""
+        for role in self._taught():
+            holder = self._holder(role)
+            if holder is not None:
+                self.target.point(role, self.target.root / holder.record["champion"][role]["folder"])
         self._adopt_champions()
         self._prune()
 

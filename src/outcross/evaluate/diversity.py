@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from outcross.errors import ConfigError
-from outcross.evaluate.statistics import Answers, Floats, Subsets, distinct, entropy, half_samples, self_overlap
+from outcross.evaluate.statistics import distinct, entropy, half_samples, self_overlap
 from outcross.evaluate.undecided import refuse_undecided, why_undecided
 from outcross.stages import Context, Generator, Role, Stage
 from outcross.text import normalise, words
 from outcross.types import Example, Ground, Measurement, Task
+
+if TYPE_CHECKING:
+    from outcross.evaluate.statistics import Answers, Floats, Subsets
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,9 @@ class Diversity(Stage):
     value fall. A value above 0 is no merit: wrong answers can be more varied than right ones, and getting right may lower
     it. So the gate (unit "… over real") asks that the candidate is not below the lower of 0 and the other model by more
     than the margin. The value is not cut at 0 here, because a cut statistic has no usable standard error near the cut.
-    Replicates are half samples of the items, about the value. The entropy is that of as many answers as there are items: it does not tell
-    models apart whose answers nearly all differ.
+    Replicates are half samples of the items, about the value. The entropy is that of as many answers as there are items: it
+    does not tell models apart whose answers nearly all differ. Words are runs of letters and digits: in scripts without
+    spaces, give an `answer` that puts them in for the statistics of n-grams.
     """
 
     tasks: Iterable[Task]

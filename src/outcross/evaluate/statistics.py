@@ -45,7 +45,7 @@ def entropy(answers: Answers, subsets: Subsets) -> Floats:
     """The plug-in entropy in nats of the answers pooled over the items of each subset.
 
     It grows with the number of answers. So the first answers of all items are pooled, then the second ones, and so on,
-    and the entropies averaged: whoever gives more answers per item is not called more diverse for it.
+    and the entropies averaged, weighted by their numbers of answers: more answers per item are not called more diverse.
     """
     import numpy as np
 
@@ -60,7 +60,8 @@ def entropy(answers: Answers, subsets: Subsets) -> Floats:
             counts = counts[counts > 0]
             total = counts.sum()
             if total:
-                found[index] += (np.log(total) - (counts * np.log(counts)).sum() / total) / table.shape[1]
+                found[index] += total * np.log(total) - (counts * np.log(counts)).sum()
+    found /= np.maximum(subsets @ np.array([len(given) for given in answers]), 1)
     return found
 
 

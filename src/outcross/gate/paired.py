@@ -43,35 +43,38 @@ def score_bound(differences: Numbers, critical: float, lowest: float) -> float:
     import numpy as np
     from scipy.optimize import brentq
 
-    values, counts = np.unique(np.asarray(differences, dtype=np.float64), return_counts=True)
+    if lowest == 0:
+        return float(np.mean(differences))
+    # In units of −lowest, and rounded: differences that are equal up to rounding error have no variance.
+    values, counts = np.unique(np.round(np.asarray(differences, dtype=np.float64) / -lowest, 9), return_counts=True)
     items = int(counts.sum())
     share = counts / items
     mean = float(share @ values)
-    if mean <= lowest:
-        return mean
-    if values[0] < lowest:
-        raise ValueError(f"a difference of {values[0]:g} is below the lowest possible, {lowest:g}")
+    if values[0] < -1 or lowest > 0:
+        raise ValueError(f"the lowest difference is {-lowest * values[0]:g}, and {lowest:g} was to be the lowest possible")
+    if len(values) == 1:  # only mass at `lowest` can still move the mean: Wilson's interval
+        return -lowest * (items * mean - critical**2) / (items + critical**2)
 
     def gap(tested: float, variance: float) -> float:
         return math.sqrt(items) * (mean - tested) - critical * math.sqrt(max(variance, 0.0))
 
     def tilted(tilt: float) -> tuple[float, float]:
-        weights = share / (1 - tilt * values / lowest)
+        weights = share / (1 + tilt * values)
         weights /= weights.sum()
         tested = float(weights @ values)
         return tested, float(weights @ (values - tested) ** 2)
 
-    edge = 1.0 - 1e-12 if values[0] == lowest else 1.0
+    edge = 1.0 - 1e-12 if values[0] == -1 else 1.0
     if gap(*tilted(edge)) >= 0:
-        return tilted(float(brentq(lambda tilt: gap(*tilted(tilt)), 0.0, edge, xtol=1e-12)))[0]
+        return -lowest * tilted(float(brentq(lambda tilt: gap(*tilted(tilt)), 0.0, edge, xtol=1e-13)))[0]
     # Beyond the edge some of the mass sits on `lowest`, which no item has shown.
-    above = share / (values - lowest)
+    above = share / (values + 1)
 
     def unseen(tested: float) -> float:
-        weights = (tested - lowest) * above
-        return gap(tested, float(weights @ (values - tested) ** 2) + (1 - float(weights.sum())) * (lowest - tested) ** 2)
+        weights = (tested + 1) * above
+        return gap(tested, float(weights @ (values - tested) ** 2) + (1 - float(weights.sum())) * (1 + tested) ** 2)
 
-    return float(brentq(unseen, lowest, tilted(edge)[0], xtol=1e-12))
+    return -lowest * float(brentq(unseen, -1.0, tilted(edge)[0], xtol=1e-12))
 
 
 def replicate_bound(estimate: float, replicates: Numbers, alpha: float) -> float:

@@ -35,7 +35,8 @@ def shortage(evidence: Evidence, margin: float, unit: str) -> str:
 
 def amount(value: float, unit: str) -> str:
     """A difference with its unit; shares in points."""
-    return f"{100 * value:.1f} points" if unit == SHARE else f"{value:.3g} {unit.removesuffix(OVER_REAL)}".rstrip()
+    plain = unit.removesuffix(OVER_REAL)
+    return f"{100 * value:.1f} points" if plain == SHARE else f"{value:.3g} {plain}".rstrip()
 
 
 def _success(check: Check, comparison: Comparison) -> str:

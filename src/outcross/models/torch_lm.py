@@ -118,6 +118,7 @@ class TorchLM:
 
         All weights learn, or low-rank adapters that are then merged (`Lora`); the result has the same dtype. Examples
         that do not fit `plan.max_length` or the context are not cut but left out, and named in the result's `skipped`.
+        `reference` is for losses that compare with another model; "nll" does not read it.
         The same examples, plan and seed give the same weights, bit for bit on a CPU with a fixed number of threads.
 
         Raises `ModelError` when there is nothing to learn from, when a loss or gradient is not finite, or when one

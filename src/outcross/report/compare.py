@@ -156,11 +156,10 @@ def contrasts(arms: Sequence[Arm], asked: Sequence[Contrast]) -> Iterator[Child]
     yield el("h2", "Differences, paired by items")
     yield el("p", "Last champion of one run minus last champion of the other, on the same held-out items.", class_="soft")
     rows = []
-    for contrast, subject, control in found:
+    for _, subject, control in found:
         change = difference(subject, control, main.probe)
-        name = contrast.question or f"{subject.name} − {control.name}"
         if change is not None:
-            rows.append(Row(name, change.mean, change.low, change.high, n.signed(change.mean, main.unit)))
+            rows.append(Row(f"{subject.name} − {control.name}", change.mean, change.low, change.high, n.signed(change.mean, main.unit)))
     if rows:
         show = partial(n.difference, unit=main.unit)
         unit = n.difference_unit(main.unit)
@@ -172,7 +171,7 @@ def contrasts(arms: Sequence[Arm], asked: Sequence[Contrast]) -> Iterator[Child]
         )
     probes = list(dict.fromkeys(track.probe for arm in arms for track in arm.reading.summary.tracks))
     units = {track.probe: track.unit for arm in arms for track in arm.reading.summary.tracks}
-    columns = ["contrast", *(f"#{n.words(probe)}, {n.difference_unit(units[probe])}".rstrip(", ") for probe in probes)]
+    columns = ["~contrast", *(f"#{n.words(probe)}, {n.difference_unit(units[probe])}".rstrip(", ") for probe in probes)]
     yield table(
         columns, [(_named(c, s, k), *(change_text(difference(s, k, probe), units[probe]) for probe in probes)) for c, s, k in found]
     )
@@ -187,7 +186,7 @@ def overview(arms: Sequence[Arm]) -> Iterator[Child]:
     """All runs in one table."""
     yield el("h2", "The runs side by side")
     probes = list(dict.fromkeys(track.probe for arm in arms for track in arm.reading.summary.tracks))
-    columns = ["run", "recipe", "#promoted", "#refused", *(f"#{n.words(probe)}" for probe in probes), "#real tokens", "#tokens", "#time"]
+    columns = ["run", "#promoted", "#refused", *(f"#{n.words(probe)}" for probe in probes), "#real tokens", "#tokens", "#time"]
     yield table(columns, [_row(arm, probes) for arm in arms])
 
 
@@ -197,12 +196,11 @@ def _row(arm: Arm, probes: Sequence[str]) -> tuple[Child, ...]:
     tracks = [arm.track(probe) for probe in probes]
     levels = [f"{n.quantity(t.first.mean, t.unit)} → {n.quantity(t.now.mean, t.unit)}" if t else "–" for t in tracks]
     return (
-        [el("i", class_=f"swatch {arm.colour}"), el("a", arm.name, href=f"#{anchor(arm)}")],
-        found.recipe,
+        [el("i", class_=f"swatch {arm.colour}"), el("a", arm.name, href=f"#{anchor(arm)}"), el("br"), el("small", found.recipe)],
         f"{found.tally.promoted} of {found.tally.complete}",
         n.count(found.tally.refused),
         *levels,
-        f"{n.percent(min(shares))} or more" if shares else "–",
+        f"≥ {n.percent(min(shares))}" if shares else "–",
         n.large(cost.prompt_tokens + cost.completion_tokens),
         n.duration(cost.seconds),
     )

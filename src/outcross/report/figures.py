@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from outcross.report.element import Child, Html, el
@@ -76,7 +76,7 @@ def line_chart(
     title: str, series: Sequence[Series], x_names: Sequence[str], show: Show, *, width: int, height: int, bounds: tuple[float, float]
 ) -> Html:
     """Values over rounds. `x_names[i]` stands at x = i; the y range covers all intervals and stays inside `bounds`."""
-    shown = [Series(one.name, one.colour, one.style, tuple(m for m in one.marks if math.isfinite(m.y))) for one in series]
+    shown = [replace(one, marks=tuple(_inside(one.marks, bounds))) for one in series]
     shown = [one for one in shown if one.marks]
     low, high = _range(shown, bounds)
     labels = [(one, f"{one.name} {show(one.marks[-1].y)}") for one in shown if one.name]
@@ -112,6 +112,14 @@ def spread(places: Sequence[float], top: float, bottom: float) -> list[float]:
         found[index] = min(found[index], ceiling)
         ceiling = found[index] - GAP
     return found
+
+
+def _inside(marks: Sequence[Mark], bounds: tuple[float, float]) -> Iterator[Mark]:
+    """Marks that are numbers inside `bounds`, with their intervals cut to them: a normal interval of a share can leave 0 to 1."""
+    for mark in marks:
+        if math.isfinite(mark.y) and bounds[0] <= mark.y <= bounds[1]:
+            low = None if mark.low is None else max(mark.low, bounds[0])
+            yield replace(mark, low=low, high=None if mark.high is None else min(mark.high, bounds[1]))
 
 
 def _range(series: Sequence[Series], bounds: tuple[float, float]) -> tuple[float, float]:

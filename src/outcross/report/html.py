@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def write_report(runs: Sequence[RunDir], path: Path, contrasts: Sequence[Contras
 
 def render(arms: Sequence[Arm], contrasts: Sequence[Contrast], limits: Limits) -> str:
     """The page as text. It is well-formed XML too."""
+    limits = replace(limits, rounds=limits.rounds // len(arms))
     title = ", ".join(arm.name for arm in arms)
     body = _several(arms, contrasts, limits) if len(arms) > 1 else _single(arms[0], limits)
     head = el(
@@ -58,7 +60,7 @@ def render(arms: Sequence[Arm], contrasts: Sequence[Contrast], limits: Limits) -
         el("style", Html(files("outcross.report").joinpath("style.css").read_text(encoding="utf-8"))),
     )
     shortened = None
-    if limits != LEVELS[0]:
+    if limits.samples != LEVELS[0].samples:
         shortened = el("p", "This page was shortened to stay below 2 MB; the record holds everything.")
     version = arms[0].reading.manifest.versions.get("outcross", "")
     footer = el("footer", shortened, el("p", f"Made by Outcross {version}".rstrip(), " from the record alone."))

@@ -14,11 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 
-def _scan(path: Path, columns: Sequence[str] | Mapping[str, Any], where: Any = None) -> pa.Table:
+def _scan(path: Path, columns: Sequence[str], where: Any = None) -> pa.Table:
     if not path.exists():
         return None
-    named = dict(columns) if isinstance(columns, Mapping) else list(columns)
-    return ds.dataset(path, format="parquet").to_table(columns=named, filter=where)
+    return ds.dataset(path, format="parquet").to_table(columns=list(columns), filter=where)
 
 
 def starting(path: Path, column: str, prefix: str, where: Mapping[str, str] | None = None) -> set[str]:
@@ -54,12 +53,12 @@ def count(path: Path, column: str, value: object) -> int:
 
 def children(path: Path, parents: Iterable[str]) -> list[str]:
     """The ids of rows that name one of `parents` among their `outcross.parents`, in the order of the table."""
-    found = _scan(path, {"id": ds.field("id"), "parents": ds.field("outcross", "parents")})
-    if found is None:
+    if not path.exists():
         return []
     ids: list[str] = []
     wanted = pa.array(list(parents), pa.string())
-    for batch in found.to_batches():
+    columns = {"id": ds.field("id"), "parents": ds.field("outcross", "parents")}
+    for batch in ds.dataset(path, format="parquet").to_batches(columns=columns):
         lists = batch.column("parents")
         match = pc.is_in(pc.list_flatten(lists), value_set=wanted)
         at = pc.unique(pc.list_parent_indices(lists).filter(match))

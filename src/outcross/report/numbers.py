@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-SHARES = frozenset({"share", "rate", "fraction", "probability", "pass rate", "accuracy"})
+SHARE = "share"  # the unit of probes whose items lie between 0 and 1
 MINUS = "−"
 
 
 def is_share(unit: str) -> bool:
     """Whether a probe's unit is a share of items, shown as a percentage."""
-    return unit in SHARES
+    return unit == SHARE
 
 
 def number(value: float) -> str:
@@ -39,8 +39,8 @@ def compact(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage with one decimal."""
-    return "n/a" if math.isnan(share) else f"{100 * share:.1f} %".replace("-", MINUS)
+    """A share as a percentage with one decimal; the space before the sign does not break."""
+    return "n/a" if math.isnan(share) else f"{100 * share:.1f}\u00a0%".replace("-", MINUS)
 
 
 def quantity(value: float, unit: str) -> str:
@@ -114,9 +114,10 @@ def plural(amount: int, noun: str) -> str:
 
 
 def short(identifier: str) -> str:
-    """An identifier as people read it: the first twelve digits of a content hash, other names as they are."""
-    hashed = len(identifier) == 32 and not set(identifier) - set("0123456789abcdef")
-    return identifier[:12] if hashed else identifier
+    """An identifier as people read it: of a content hash the first twelve digits, of `kind:hash` too; other names as they are."""
+    kind, colon, rest = identifier.rpartition(":")
+    hashed = len(rest) == 32 and not set(rest) - set("0123456789abcdef")
+    return f"{kind}{colon}{rest[:12]}" if hashed else identifier
 
 
 def words(name: str) -> str:

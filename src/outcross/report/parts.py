@@ -10,7 +10,7 @@ from outcross.report.element import Child, Html, clip, el
 from outcross.report.intervals import Estimate
 
 CHIPS = {
-    **dict.fromkeys(("promoted", "pass", "better", "proved", "unchanged"), "good"),
+    **dict.fromkeys(("promoted", "pass", "better", "unchanged", "not below real"), "good"),
     **dict.fromkeys(("refused", "fail", "worse"), "bad"),
     **dict.fromkeys(("error", "nothing learnt", "ungated", "unclear"), "note"),
 }
@@ -73,8 +73,9 @@ def sample_card(row: Mapping[str, Any], characters: int) -> Html:
         ("id", el("code", row["id"])),
         ("task", row["task_id"]),
         ("said by", [el("code", n.short(origin["source"]) or "unknown"), f", depth {origin['depth']}, in {origin['round']}"]),
-        ("made from", ", ".join(map(n.short, origin["parents"])) or "nothing recorded"),
     ]
+    if list(origin["parents"]) != [row["task_id"]]:
+        facts.append(("made from", ", ".join(map(n.short, origin["parents"])) or "nothing recorded"))
     facts += [("judged", _score(score)) for score in row["scores"]]
     if origin["verifiers"]:
         facts.append(("judged inside", ", ".join(origin["verifiers"])))

@@ -108,7 +108,7 @@ def _summary(run: RunDir, manifest: Manifest, rounds: Sequence[RoundRecord]) -> 
     tracks = read_tracks(run, manifest, rounds)
     tally = tally_of(manifest, rounds)
     headings = list(manifest.headings)
-    if not tally.gated and "ungated" not in headings:
+    if not tally.gated and not any("ungated" in heading.lower() for heading in headings):
         headings.append("ungated")
     return Summary(
         manifest.name,

@@ -22,7 +22,8 @@ REASONS = 6  # kinds of drops shown with examples
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of a run the page shows: samples a round, characters a text, rounds in full, rows a table."""
+    """How much the page shows: samples a round, characters a text, rounds in full over all runs, rows a table, characters of
+    a configuration."""
 
     samples: int = 6
     characters: int = 500
@@ -39,10 +40,14 @@ def round_part(item: RoundDir, found: RoundRecord, units: dict[str, str], limits
         " ",
         chip(found.outcome),
         " " if decision is None or decision.gated else [" ", chip("ungated")],
-        el("span", clip(decision.reason, 200), class_="soft") if decision else None,
+        el("span", clip(_short(found), 200), class_="soft") if decision else None,
     ]
     body = [*_counts(found), *_fits(found), *_gate(decision, units), *_samples(item, limits), *_drops(item, limits)]
     return fold(title, body, open_=open_)
+
+
+def _short(found: RoundRecord) -> str:
+    return found.decision.reason.removeprefix(f"{found.outcome}: ") if found.decision else ""
 
 
 def _counts(found: RoundRecord) -> Iterator[Child]:

@@ -73,27 +73,27 @@ def probes(reading: Reading) -> Iterator[Child]:
         [figure([n.words(track.probe), el("small", f" · {_aim(track)}")], probe_chart(track, reading.summary.taught)) for track in tracks],
         class_="charts",
     )
-    yield table(
-        ["probe", "kind", "#first champion", "#champion now", "#change [95 %]", "#margin", "#items", "finding"],
-        [
-            (
-                n.words(track.probe),
-                track.kind,
-                n.with_unit(track.first.mean, track.unit),
-                n.with_unit(track.now.mean, track.unit),
-                f"{change_text(track.change, track.unit)} {n.difference_unit(track.unit)}".rstrip(),
-                f"{n.difference(track.margin, track.unit).lstrip('+')} {n.difference_unit(track.unit)}".rstrip(),
-                n.count(track.now.items),
-                chip(track.verdict),
-            )
-            for track in tracks
-        ],
-    )
+    columns = ["probe", "kind", "#first champion", "#champion now", "#change [95 %]", "#margin", "#items", "finding"]
+    yield table(columns, map(_probe_row, tracks))
     yield el(
         "p",
         "Change: champion now minus first champion, paired by items. Unchanged: its interval lies inside the margin on both sides; better or worse: "
-        "outside it, without zero; unclear: too wide to say.",
+        "outside it, without zero; not below real: varied at least as the real answers are, up to the margin; unclear: too wide to say.",
         class_="soft",
+    )
+
+
+def _probe_row(track: Track) -> tuple[Child, ...]:
+    points = " points" if n.is_share(track.unit) else ""
+    return (
+        [n.words(track.probe), el("small", f" {track.unit}") if track.unit and not points else None],
+        track.kind,
+        n.quantity(track.first.mean, track.unit),
+        n.quantity(track.now.mean, track.unit),
+        change_text(track.change, track.unit) + points,
+        n.difference(track.margin, track.unit).lstrip("+") + points,
+        n.count(track.now.items),
+        chip(track.verdict),
     )
 
 

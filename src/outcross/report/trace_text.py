@@ -14,7 +14,7 @@ WIDTH = 100
 
 def lines(found: Trace) -> Iterator[str]:
     """Indented lines, from the identifier asked for along the chain in both directions."""
-    yield f"{found.kind} {found.id}"
+    yield f"{found.kind} {found.id.removeprefix('step:')}"
     for sample in found.samples:
         yield from _sample(sample)
     if found.samples_total > len(found.samples):
@@ -35,7 +35,7 @@ def _sample(sample: SampleLink) -> Iterator[str]:
     state = " · TOMBSTONED" if sample.tombstoned else ""
     yield f"  sample {sample.id} in {sample.round}{state}"
     yield f"    task     {sample.task}: {_line(sample.prompt)}"
-    yield f"    said by  {n.short(sample.model)} (depth {sample.depth})"
+    yield f"    said by  {n.short(sample.model)}, text of depth {sample.depth}"
     yield f"    answer   {_line(sample.completion) if not sample.error else f'none: {_line(sample.error)}'}"
     for score in sample.scores:
         yield f"    judged   {judgement(score)}"
@@ -70,7 +70,8 @@ def _contents(contents: Contents) -> Iterator[str]:
         yield f"  {source}: {n.plural(rows, 'row')}, offered {n.plural(repeats, 'time')}"
     for part in contents.parts:
         made = f" of {part.round}" if part.round else ""
-        yield f"    {part.kind} ({part.proof}) {n.short(part.source)}{made}: {n.count(part.records)} records, {n.count(part.tokens)} tokens"
+        proof = f" ({part.proof})" if part.proof != "none" else ""
+        yield f"    {part.kind}{proof} {n.short(part.source)}{made}: {n.count(part.records)} records, {n.count(part.tokens)} tokens"
     for example in contents.examples:
         parents = f" from sample {', '.join(map(n.short, example.parents))}" if example.parents else ""
         yield f"    {example.source} {example.id}{parents}{f': {_line(example.prompt)}' if example.prompt else ''}"

@@ -11,7 +11,8 @@ from outcross.report.intervals import Estimate, mean_interval, paired
 from outcross.report.record import Found, Manifest, ProbeRecord, RoundRecord
 from outcross.types import Measurement
 
-Change = Literal["better", "worse", "unchanged", "unclear"]
+Change = Literal["better", "worse", "unchanged", "not below real", "unclear"]
+OVER_REAL = " over real"  # how a unit ends when 0 is as good as real data and more is no merit
 KINDS = ("quality", "fit", "diversity")
 
 
@@ -50,10 +51,14 @@ class Track:
     @property
     def verdict(self) -> Change:
         """*unchanged*: the interval of the change lies inside the margin on both sides; *better* or *worse*: it excludes
-        zero; else *unclear*, which is not the same as unchanged."""
-        change = self.change
+        zero; else *unclear*, which is not the same as unchanged. A statistic over real data that began at zero or above is
+        held against zero: *not below real* when its interval lies above −margin."""
+        over_real = self.unit.endswith(OVER_REAL) and self.first.mean >= 0
+        change = self.now if over_real else self.change
         if change is None or change.low is None or change.high is None:
             return "unchanged" if self.first == self.now else "unclear"
+        if over_real:
+            return "not below real" if change.low > -self.margin else "worse" if change.high < 0 else "unclear"
         if -self.margin < change.low and change.high < self.margin:
             return "unchanged"
         if change.low > 0 or change.high < 0:

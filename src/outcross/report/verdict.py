@@ -76,8 +76,8 @@ def _change(track: Track) -> str:
     name, unit = n.words(track.probe), "" if n.is_share(track.unit) else f" {track.unit}".rstrip()
     arrow = f"{n.quantity(track.first.mean, track.unit)} → {n.quantity(track.now.mean, track.unit)}{unit}"
     match track.verdict:
-        case "unchanged":
-            return f"{name} unchanged ({arrow})"
+        case "unchanged" | "not below real" as found:
+            return f"{name} {found} ({arrow})"
         case "unclear":
             return f"{name} {arrow} (no change shown)"
         case "worse":

@@ -9,7 +9,8 @@ from itertools import islice
 from typing import Literal
 
 from outcross.errors import ConfigError, DataError
-from outcross.types import NLL, Example, Origin, Task, content_hash, example_id
+from outcross.tasks.answers import Answers
+from outcross.types import Example, Origin, Task, content_hash
 
 Operation = Literal["+", "-", "*"]
 Split = Literal["train", "held_out", "real"]
@@ -103,10 +104,7 @@ class ArithmeticReal:
     seed: int = 0
 
     def __iter__(self) -> Iterator[Example]:
-        for task in Arithmetic(self.digits, self.operation, self.reversed_digits, self.n, self.seed, "real"):
-            assert task.answer is not None
-            identifier = example_id(task.prompt, task.answer, NLL, task.origin)
-            yield Example(identifier, task.prompt, task.answer, origin=task.origin, subgroup=task.subgroup)
+        return iter(Answers(Arithmetic(self.digits, self.operation, self.reversed_digits, self.n, self.seed, "real")))
 
 
 _RESULT = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}

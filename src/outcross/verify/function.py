@@ -67,7 +67,7 @@ class Function(Stage):
             return [Score(name, version, "error", None, reason[:200])] * len(samples)
 
         try:
-            values = self.function(**_arguments(group, samples, wanted))
+            values: Any = self.function(**_arguments(group, samples, wanted))
         except Exception as error:
             return all_of(f"{type(error).__name__}: {error}")
         if not isinstance(values, list | tuple):

@@ -20,9 +20,12 @@ from outcross.verify.exact import last_match
 _EVALUATES = frozenset({"string_insertion", "spiral_matrix", "binary_matrix", "n_queens"})
 _COMPUTES = frozenset({"puzzle24", "countdown"})
 _ALGEBRA = frozenset({"simple_integration", "intermediate_integration", "polynomial_multiplication"})
-_SUM = re.compile(r"(?!.*\*\*)[0-9+\-*/(). ]{1,300}")
-_WORDS = frozenset(("C", "exp", "log", "sin", "cos", "tan", "sqrt", "pi", "E", "asin", "acos", "atan", "sinh", "cosh", "tanh"))
-_FORMULA = re.compile(r"(?:[0-9A-Za-z+\-/(), ]|(?<![A-Za-z])\.|\.(?![A-Za-z])|\*(?!\*)|\*\*\(?-?[0-9]{1,2}(?![0-9])(?!\s*\)?\s*\*\*)){1,500}")
+_DATA = re.compile(r"[\w\s.,'\"-]*")
+_NAMES = frozenset(("exp", "log", "sin", "cos", "tan", "sqrt", "pi", "asin", "acos", "atan", "sinh", "cosh", "tanh"))
+_PARTS = (
+    ast.Expression, ast.BinOp, ast.UnaryOp, ast.Constant, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.UAdd, ast.USub,
+)  # fmt: skip
+_LARGEST, _LONGEST = 10**9, 500  # a number in a formula; characters of a formula
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,41 @@ def is_plain(family: str, text: str) -> bool:
         try:
             ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            return not any(sign in text for sign in "([{*")
+            return _DATA.fullmatch(text) is not None
         return True
-    if family in _COMPUTES:
-        return _SUM.fullmatch(text) is not None
-    if family in _ALGEBRA:
-        names = set(re.findall(r"[A-Za-z]+", text))
-        return _FORMULA.fullmatch(text) is not None and all(name in _WORDS or len(name) == 1 for name in names)
-    return True
+    if family not in _COMPUTES | _ALGEBRA:
+        return True
+    try:
+        tree = ast.parse(text.strip(), mode="eval") if len(text) <= _LONGEST else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return tree is not None and all(_harmless(node, family in _ALGEBRA) for node in ast.walk(tree)) and _powers(tree) <= 2
+
+
+def _harmless(node: ast.AST, algebra: bool) -> bool:
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, int | float) and abs(node.value) <= _LARGEST
+    if isinstance(node, _PARTS):
+        return True
+    if not algebra:
+        return False
+    if isinstance(node, ast.Name):
+        return len(node.id) == 1 or node.id in _NAMES
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id in _NAMES and not node.keywords
+    return isinstance(node, ast.Pow | ast.Load)
+
+
+def _powers(node: ast.AST) -> int:
+    """How deep powers are nested in a formula; 99 for an exponent that is not a small number."""
+    inner = max(map(_powers, ast.iter_child_nodes(node)), default=0)
+    if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow)):
+        return inner
+    numbers = [item.value for item in ast.walk(node.right) if isinstance(item, ast.Constant)]
+    plain = all(isinstance(item, int | float) and abs(item) < 100 for item in numbers) and not any(
+        isinstance(item, ast.Mult | ast.Pow) for item in ast.walk(node.right)
+    )
+    return inner + 1 if plain else 99
 
 
 @lru_cache(maxsize=64)

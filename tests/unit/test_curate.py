@@ -1,0 +1,103 @@
+"""Curators keep or set aside each sample once, with a reason that can be counted."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import context, failed, group, sample, score
+
+from outcross.curate.dedup import Dedup, sample_key
+from outcross.curate.quality import Passed, PerTask
+from outcross.errors import ConfigError
+from outcross.types import Completion, Drop, Group, Origin, Sample, Turn
+
+
+def curated(curator: Any, folder: Path, *groups: Group, **where: Any) -> tuple[list[list[str]], list[tuple[str, list[str]]]]:
+    """Texts of kept groups, and reasons with texts of drops."""
+    kept, dropped = [], []
+    for item in curator(context(folder, **where), groups):
+        if isinstance(item, Drop):
+            assert item.curator == curator.name
+            dropped.append((item.reason, [one.text for one in item.group.samples]))
+        else:
+            kept.append([one.text for one in item.samples])
+    return kept, dropped
+
+
+def test_dedup_says_where_the_first_one_stands(tmp_path: Path) -> None:
+    first, second = group("a", "b", "A ", prompt="p"), group("b", "c", prompt="P")
+    assert curated(Dedup(), tmp_path, first, second) == (
+        [["a", "b"], ["c"]],
+        [("duplicate in this group", ["A "]), ("duplicate in this round", ["b"])],
+    )
+    assert curated(Dedup(), tmp_path, group("c", "d", prompt="p"), label="phase/0001") == (
+        [["d"]],
+        [("duplicate of an earlier round", ["c"])],
+    )
+    assert curated(Dedup(), tmp_path, group("d", prompt="p"), label="phase/0002") == ([], [("duplicate of an earlier round", ["d"])])
+
+
+def test_the_same_answer_to_another_question_is_no_duplicate(tmp_path: Path) -> None:
+    assert curated(Dedup(), tmp_path, group("a", prompt="p"), group("a", prompt="q"))[1] == []
+
+
+def test_a_narrower_scope_forgets_and_writes_nothing(tmp_path: Path) -> None:
+    pair = group("a", "a", prompt="p"), group("a", prompt="p")
+    assert curated(Dedup("group"), tmp_path, *pair) == ([["a"], ["a"]], [("duplicate in this group", ["a"])])
+    assert len(curated(Dedup("round"), tmp_path, *pair)[1]) == 2
+    assert not list(tmp_path.rglob("*.u64"))
+
+
+def test_a_round_that_is_repeated_after_a_crash_does_not_meet_itself(tmp_path: Path) -> None:
+    groups = [group("a", "b")]
+    assert curated(Dedup(), tmp_path, *groups) == curated(Dedup(), tmp_path, *groups) == ([["a", "b"]], [])
+
+
+def test_dedup_streams_and_keeps_under_a_hundred_bytes_a_sample(tmp_path: Path) -> None:
+    def many(count: int) -> Iterator[Group]:
+        for index in range(count):
+            yield group(f"answer {index}", prompt="p")
+
+    count = 20_000
+    tracemalloc.start()
+    kept = sum(len(item.samples) for item in Dedup("round")(context(tmp_path), many(count)) if isinstance(item, Group))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert kept == count and peak < 120 * count  # the set doubles while it grows
+
+
+def test_keys_cover_every_turn() -> None:
+    def talk(*turns: tuple[str, str]) -> Sample:
+        return Sample("s", tuple(Turn(asked, Completion(said)) for asked, said in turns), Origin())
+
+    keys = [sample_key(item) for item in (talk(("a", "b")), talk(("a", "b"), ("c", "d")), talk(("x", "y"), ("c", "d")), talk(("ab", "")))]
+    assert len(set(keys)) == 4 and all(0 <= key < 2**64 for key in keys)
+
+
+def test_passed_sets_aside_by_verdict(tmp_path: Path) -> None:
+    given = [
+        sample("good", 0, scores=(score("pass", 1.0),)),
+        sample("bad", 1, scores=(score("fail", 0.0), score("pass", 1.0, "style"))),
+        sample("broken", 2, scores=(score("error"),)),
+        sample("unsure", 3, scores=(score("abstain"),)),
+        sample("unseen", 4),
+        failed(5),
+    ]
+    kept, dropped = curated(Passed(), tmp_path, group(*given))
+    assert kept == [["good", ""]]
+    assert dropped == [("fail", ["bad"]), ("error", ["broken"]), ("abstain", ["unsure"]), ("unverified", ["unseen"])]
+    kept, dropped = curated(Passed(("style",)), tmp_path, group(*given[:2]))
+    assert kept == [["bad"]] and dropped == [("unverified", ["good"])]
+
+
+def test_per_task_keeps_the_first(tmp_path: Path) -> None:
+    assert curated(PerTask(2), tmp_path, group("a", failed(9), "b", "c"), group("d")) == (
+        [["a", "", "b"], ["d"]],
+        [("beyond 2 per task", ["c"])],
+    )
+    with pytest.raises(ConfigError, match="at least 1"):
+        PerTask(0)
