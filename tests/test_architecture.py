@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": VALUES | READING,
     "web": VALUES | READING,
 }
-EVERYTHING = {"cli", "api", "config", "quickstart", "__init__"}
+EVERYTHING = {"cli", "api", "config", "quickstart", "__init__", "__main__"}
 
 
 def modules() -> dict[str, Path]:

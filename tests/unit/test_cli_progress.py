@@ -27,7 +27,7 @@ def terminal() -> Console:
 def test_a_log_line_has_time_round_stage_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
     Log().stage("train/0000", "verify exact", 200, 200, {"pass": 150, "fail": 50})
     line = capsys.readouterr().err.strip()
-    assert re.fullmatch(r"\d\d:\d\d:\d\d  train/0000  verify exact  200/200  pass 150 fail 50", line)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  train/0000  verify exact  200/200  pass 150, fail 50", line)
 
 
 def test_a_stage_logs_now_and_then_and_when_it_is_done(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,22 +69,36 @@ def test_the_watch_fits_where_output_goes(is_terminal: bool, no_color: str | Non
         assert type(watch) is kind
 
 
+def shown(screen: Console) -> str:
+    assert isinstance(screen.file, io.StringIO)
+    return screen.file.getvalue()
+
+
 def test_a_terminal_has_one_live_line_per_stage_until_the_round_is_decided() -> None:
     screen = terminal()
     live = Live(screen)
     live.stage("train/0000", "generate draw", 64, 200, {"none": 1})
     live.stage("train/0000", "generate draw", 128, 200, {"none": 2})
-    live.stage("train/0000", "verify exact", 64, 200, {"pass": 60})
-    assert [(task.description, task.completed, task.total) for task in live.progress.tasks] == [
-        ("train/0000  generate draw", 128, 200),
-        ("train/0000  verify exact", 64, 200),
-    ]
+    live.stage("train/0000", "verify exact", 64, 200, {"pass": 60, "fail": 4})
+    lines = [(task.description, task.completed, task.total, task.fields["counts"]) for task in live.progress.tasks]
+    assert lines == [("generate draw", 128, 200, "none 2"), ("verify exact", 64, 200, "pass 60, fail 4")]
     live.samples("train/0000", [group("1+1=", "3", "fail")])
-    live.decided("train/0000", "refused", Decision(False, "pass rate fell", "non_inferior"))
+    live.decided("train/0000", "refused", Decision(False, "refused: pass rate fell", "non_inferior"))
     assert live.progress.tasks == []
-    assert isinstance(screen.file, io.StringIO)
-    text = screen.file.getvalue()
-    assert "✗ 1+1= → 3" in text and "train/0000  refused: pass rate fell" in text
+    assert shown(screen).startswith("train/0000\n")
+    assert "✗ 1+1= → 3" in shown(screen) and "train/0000  refused: pass rate fell" in shown(screen)
+
+
+def test_probes_share_a_line_and_a_new_round_begins_with_none() -> None:
+    screen = terminal()
+    live = Live(screen)
+    for number, name in enumerate(("pass_rate", "real_loss")):
+        live.stage("start", f"probe {name}", number, 2, {})
+    assert [(task.description, task.completed) for task in live.progress.tasks] == [("probe real_loss", 1)]
+    live.stage("train/0000", "generate draw", 1, None, {"a reason that is very long indeed, told in full elsewhere": 7})
+    assert [task.description for task in live.progress.tasks] == ["generate draw"]
+    assert len(live.progress.tasks[0].fields["counts"]) <= progress.COUNTS
+    assert shown(screen).split() == ["start", "train/0000"]
 
 
 @pytest.mark.parametrize("make", [Log, lambda: Live(terminal())])

@@ -57,17 +57,17 @@ def test_a_round_that_is_repeated_after_a_crash_does_not_meet_itself(tmp_path: P
     assert curated(Dedup(), tmp_path, *groups) == curated(Dedup(), tmp_path, *groups) == ([["a", "b"]], [])
 
 
-def test_dedup_streams_and_keeps_under_a_hundred_bytes_a_sample(tmp_path: Path) -> None:
+def test_dedup_streams_and_keeps_numbers_and_no_texts(tmp_path: Path) -> None:
     def many(count: int) -> Iterator[Group]:
         for index in range(count):
-            yield group(f"answer {index}", prompt="p")
+            yield group(f"answer {index} " + "x" * 500, prompt="p")
 
     count = 20_000
     tracemalloc.start()
     kept = sum(len(item.samples) for item in Dedup("round")(context(tmp_path), many(count)) if isinstance(item, Group))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert kept == count and peak < 120 * count  # the set doubles while it grows
+    assert kept == count and peak < 200 * count  # a set is at its emptiest here; 80 on average
 
 
 def test_keys_cover_every_turn() -> None:

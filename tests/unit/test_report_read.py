@@ -67,6 +67,11 @@ def test_a_finding_says_no_more_than_was_shown(found: Track, expected: str) -> N
     assert found.verdict == expected
 
 
+def test_the_margin_lies_on_the_worse_side_of_the_first_champion() -> None:
+    assert track(0.4, 0.4, None).limit == pytest.approx(0.35) and track(2.3, 2.3, None, higher=False).limit == pytest.approx(2.35)
+    assert [track(first, 0.0, None, unit="nats over real").limit for first in (0.6, -0.6)] == pytest.approx([-0.05, -0.65])
+
+
 def test_a_change_too_wide_to_tell_is_not_called_unchanged() -> None:
     said = sentence(Tally(planned=1, promoted=1), [track(0.4, 0.42, Estimate(0.02, -0.06, 0.10, 400))])
     assert said.replace("\u00a0", " ") == "Promoted 1 of 1 round; pass rate 40.0 % → 42.0 % (no change shown)."

@@ -141,7 +141,7 @@ def odd_values(prompts: list[str], completions: list[str]) -> Any:
 
 
 def test_a_function_with_the_signature_of_trl_is_a_verifier() -> None:
-    found = list(Function(length, passes_at=3)(context(Path()), [group("four", failed(1), "by")]))[0]
+    (found,) = Function(length, passes_at=3)(context(Path()), [group("four", failed(1), "by")])
     assert [(item.verdict, item.value) for item in found.samples] == [("pass", 4.0), (None, None), ("fail", 2.0)]
     assert judge(Function(by_answer), "4", "5", "?") == ["pass", "fail", "abstain"]
 

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import typer
@@ -37,7 +36,10 @@ class Finding:
 
 @command
 def doctor(folder: Path = typer.Argument(Path(), help="Where runs will go.", metavar="[FOLDER]", show_default="here")) -> None:
-    """Look at Python, packages, devices, memory, disk and network settings, and say what to fix."""
+    """Look at this machine and say what to fix.
+
+    Python, packages, devices, memory, disk and network settings.
+    """
     findings = [*_python(), *_packages(), *_machine(), *_disk(folder), *_network()]
     for item in findings:
         mark = "✗" if item.stops else "!" if item.fix else "✓"
@@ -69,6 +71,8 @@ def _packages() -> Iterator[Finding]:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -29,7 +29,10 @@ def evaluate(
     ),
     as_json: bool = typer.Option(False, "--json", help="JSON instead of a table."),
 ) -> None:
-    """Measure a model with a bench's probes, as a run would. Intervals are 95 %."""
+    """Measure a model with the probes of a run file or run.
+
+    The draws are those of a run with the same seed, so that results can be compared. Intervals are 95 %.
+    """
     from outcross.cli.models import load_model
     from outcross.config.runfile import load, of_run
     from outcross.engine.store import RunDir

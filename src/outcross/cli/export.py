@@ -39,9 +39,9 @@ def export(
         None, "--out", "-o", help="A .jsonl or .parquet file; default RUN/export/FORMAT.jsonl.", show_default=False
     ),
 ) -> None:
-    """Write what the run accepted as a data set, each row with its lineage in the column `outcross`.
+    """Write what a run accepted as a data set for TRL and others.
 
-    Rows are the examples of promoted rounds; of data-only rounds, the samples that passed. trl-preference pairs a sample that passed
+    Each row has its lineage in the column `outcross`. Rows are the examples of promoted rounds; of data-only rounds, the samples that passed. trl-preference pairs a sample that passed
     with one that failed at the same task; kto lists both kinds with their label. Tombstoned records are left out.
     """
     run = open_run(folder)

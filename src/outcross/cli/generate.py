@@ -19,7 +19,9 @@ def generate(
     samples: int = typer.Option(3, help="How many samples of each round to show.", min=0),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Only what is complete."),
 ) -> None:
-    """Make data and train nothing: tasks → samples → verified and curated rows, from the same run file.
+    """Make verified data from a run file, and train nothing.
+
+    Tasks → samples → verified and curated rows: the first half of the loop, with the first phase's stages.
 
     `outcross export` writes the rows that passed as TRL data sets.
     """

@@ -15,6 +15,7 @@ from outcross.cli import (
     generate,
     init,
     listing,
+    quickstart,
     recall,
     report,
     resume,
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 
 START, LOOK, TRY, CARE = "Start and run", "Look at a run", "Use what it made", "Care"
+app.command("quickstart", rich_help_panel=START)(quickstart.quickstart)
 app.command("init", rich_help_panel=START)(init.init)
 app.command("validate", rich_help_panel=START, context_settings=OVERRIDES)(validate.validate)
 app.command("run", rich_help_panel=START, context_settings=OVERRIDES)(run.run)

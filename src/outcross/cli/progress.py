@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+COUNTS = 48  # characters of counts on a live line
 LOG_EVERY = 10.0  # seconds between two log lines of one stage
 MARKS: Mapping[Verdict | None, str] = {"pass": "✓", "fail": "✗", "error": "!", "abstain": "–", None: "·"}
 OUTCOMES = {"promoted": "green", "refused": "yellow", "nothing learnt": "yellow", "data only": "cyan"}
@@ -53,7 +54,7 @@ class Log:
                 return
             self._spoke[key] = now
         of = f"/{total:,}" if total else ""
-        self._line(f"{round}  {stage}  {done:,}{of}{_pace(done, total, now - began)}{_listed(counts)}")
+        self._line(f"{round}  {stage}  {done:,}{of}{_pace(done, total, now - began)}  {_listed(counts)}".rstrip())
 
     def note(self, text: str, /) -> None:
         self._line(text)
@@ -70,23 +71,36 @@ class Log:
 
 
 class Live:
-    """One live line per stage: done, rate, time left and counts; notes, samples and decisions scroll by above."""
+    """One live line per stage: done, rate, time left and counts; rounds, notes, samples and decisions scroll by above."""
 
     def __init__(self, screen: Console, samples: int = 3) -> None:
         self._samples = samples
-        self._tasks: dict[tuple[str, str], TaskID] = {}
+        self._round = ""
+        self._tasks: dict[str, TaskID] = {}
         self._lock = threading.Lock()
         self.progress = _progress(screen)
 
     def stage(self, round: str, stage: str, done: int, total: int | None, counts: Mapping[str, int], /) -> None:
         with self._lock:
-            key = (round, stage)
+            if round != self._round:
+                self._begin(round)
+            key = "probe" if stage.startswith("probe ") else stage  # probes follow one another on one line
             if key not in self._tasks:
-                self._tasks[key] = self.progress.add_task(f"{round}  {stage}", total=total, counts="", speed="")
-            task = self.progress.tasks[self.progress.task_ids.index(self._tasks[key])]
-            elapsed = task.elapsed or 0.0
+                self._tasks[key] = self.progress.add_task(stage, total=total, counts="", speed="")
+            elapsed = self.progress.tasks[self.progress.task_ids.index(self._tasks[key])].elapsed or 0.0
             speed = f"{done / elapsed:,.0f}/s" if elapsed > 0.5 and done else ""
-            self.progress.update(self._tasks[key], completed=done, total=total, counts=_listed(counts), speed=speed)
+            shown = _short(_listed(counts), COUNTS)
+            self.progress.update(self._tasks[key], description=stage, completed=done, total=total, counts=shown, speed=speed)
+
+    def _begin(self, round: str) -> None:
+        self._clear()
+        self._round = round
+        self._print(round, "bold")
+
+    def _clear(self) -> None:
+        for task in self._tasks.values():
+            self.progress.remove_task(task)
+        self._tasks.clear()
 
     def note(self, text: str, /) -> None:
         self._print(text, "dim")
@@ -97,8 +111,7 @@ class Live:
 
     def decided(self, round: str, outcome: str, decision: Decision | None, /) -> None:
         with self._lock:
-            for key in [key for key in self._tasks if key[0].startswith(round)]:
-                self.progress.remove_task(self._tasks.pop(key))
+            self._clear()
         self._print(f"{round}  {outcome}{_reason(outcome, decision)}", OUTCOMES.get(outcome, ""))
 
     def _print(self, text: str, style: str) -> None:
@@ -113,7 +126,7 @@ def _progress(screen: Console) -> Progress:
 
     return Progress(
         column("description"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         column("fields[speed]"),
         TimeRemainingColumn(compact=True),
@@ -149,7 +162,7 @@ def _short(text: str, width: int) -> str:
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    return "  " + " ".join(f"{name} {amount:,}" for name, amount in counts.items()) if counts else ""
+    return ", ".join(f"{name} {amount:,}" for name, amount in counts.items())
 
 
 def _pace(done: int, total: int | None, seconds: float) -> str:

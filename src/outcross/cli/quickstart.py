@@ -18,9 +18,9 @@ def quickstart(
 ) -> None:
     """See it work: a small transformer learns from its own verified output, and is ruined when the guards are off."""
     from outcross import quickstart as work
+    from outcross.engine.store import RunDir
     from outcross.report.compare import arms_of, headline
     from outcross.report.read import read_run
-    from outcross.engine.store import RunDir
 
     chosen = work.arms_named(arms)
     began = time.monotonic()

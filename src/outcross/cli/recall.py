@@ -19,7 +19,10 @@ def recall(
     ),
     bury: bool = typer.Option(False, "--bury", help="Tombstone what is found: it stays stored and is never learnt from again."),
 ) -> None:
-    """List what a broken verifier let in: samples, examples and the models that learnt from them."""
+    """List what a broken verifier let in.
+
+    Samples, examples, and the models that learnt from them.
+    """
     from outcross.engine.recall import recall as find
 
     run = open_run(folder)

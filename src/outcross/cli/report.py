@@ -14,7 +14,10 @@ def report(
     folders: list[Path] = typer.Argument(help="One run, or several side by side.", metavar="RUN..."),
     out: Path | None = typer.Option(None, "--out", "-o", help="The HTML file; default RUN/report.html.", show_default=False),
 ) -> None:
-    """One offline HTML file: the verdict first, then every round, its data, its tests and its lineage."""
+    """Write the report: one offline HTML file.
+
+    The verdict first, then every round, its data, its tests and its lineage; several runs side by side.
+    """
     from outcross.report.html import write_report
 
     runs = [open_run(folder) for folder in folders]

@@ -19,7 +19,10 @@ def resume(
     samples: int = typer.Option(3, help="How many samples of each round to show.", min=0),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Only decisions."),
 ) -> None:
-    """Go on with a run that was stopped. Nothing that was generated or trained is done again."""
+    """Go on with a run that was stopped.
+
+    Nothing that was generated or trained is done again.
+    """
     from outcross.cli.start import execute
     from outcross.config.runfile import of_run
 

@@ -21,7 +21,9 @@ def run(
     samples: int = typer.Option(3, help="How many samples of each round to show.", min=0),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Only decisions."),
 ) -> None:
-    """Run a run file. Started again on the same folder, it goes on where it stopped.
+    """Run a run file.
+
+    Started again on the same folder, it goes on where it stopped; a finished run is only summed up.
 
     Any setting can be changed here: --recipe.mix.real_floor 0.8, or shorter where it is clear, --mix.real_floor 0.8.
     """

@@ -23,7 +23,10 @@ def sample(
     role: str = typer.Option("policy", help="Which role's champion, of a run that taught several."),
     chat: bool = typer.Option(False, "--chat", help="Ask as one message of a conversation, through the model's chat template."),
 ) -> None:
-    """What a model answers. Prompts are used as they are: \\n in an argument is a line break."""
+    """Ask a model something.
+
+    Prompts are used as they are; \\n in an argument is a line break.
+    """
     from outcross.cli.models import completing
     from outcross.types import Message, Request, Sampling
 

@@ -84,11 +84,11 @@ def hint(text: str) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console that keeps to the terminal's width, and to 120 columns where there is none."""
+    """A rich console that keeps to the terminal's width; where there is none, tables are as wide as they need to be."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, soft_wrap=False, width=None if stream.isatty() else 120)
+    return Console(stderr=stderr, highlight=False, soft_wrap=False, width=None if stream.isatty() else 400)
 
 
 def show(*what: RenderableType) -> None:

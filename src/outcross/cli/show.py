@@ -29,7 +29,10 @@ def show(
     ),
     samples: int = typer.Option(5, help="How many tasks of a round to show.", min=0),
 ) -> None:
-    """A run in tables; or one round of it: counts, mixture, tests and samples."""
+    """A run in tables, or one round of it.
+
+    Of a round: counts, mixture, probes, the gate's reasoning and samples.
+    """
     from outcross.report.read import summary
 
     run = open_run(folder)

@@ -15,9 +15,7 @@ from outcross.errors import BudgetReached, ConfigError
 if TYPE_CHECKING:
     from outcross.config.runfile import Plan
 
-WORDS = typer.Argument(
-    help="The run file, then settings to change: --mix.real_floor 0.8", metavar="RUN_FILE", show_default=False
-)
+WORDS = typer.Argument(help="The run file, then settings to change: --mix.real_floor 0.8", metavar="RUN_FILE", show_default=False)
 
 
 def read_words(words: Sequence[str], more: Sequence[tuple[str, Any]] = ()) -> tuple[Path, Plan]:

@@ -27,7 +27,10 @@ def validate(
     out: Path | None = typer.Option(None, "--out", "-o", help="Where the run would go; default runs/NAME.", show_default=False),
     config: bool = typer.Option(False, "--config", help="Print the resolved configuration, defaults filled in, as YAML."),
 ) -> None:
-    """Check a run file in full and print what the run would cost. Nothing is asked, trained or written."""
+    """Check a run file in full and say what the run would cost.
+
+    Nothing is asked, trained or written.
+    """
     from outcross.cli.start import default_out, read_words
 
     path, plan = read_words(words)

@@ -6,24 +6,19 @@ make the object later. So a run file is checked in full before a model is loaded
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Union
 
-import msgspec
-
-from outcross import stages
 from outcross.config import find
+from outcross.config.annotations import MAPPINGS, SEQUENCES, describe, is_value_class, kind_of, parameters, structured
 from outcross.config.plain import plain
 from outcross.errors import ConfigError, OutcrossError, did_you_mean
-from outcross.types import Example, Task
 
 
 @dataclass(frozen=True)
@@ -50,19 +45,6 @@ class Place:
 
 Given = Mapping[str, Planned]
 """What the surroundings provide: a parameter of this name that the file leaves out receives it."""
-
-KINDS: Mapping[Any, find.Kind] = {
-    stages.Generator: find.GENERATOR,
-    stages.Verifier: find.VERIFIER,
-    stages.Curator: find.CURATOR,
-    stages.Objective: find.OBJECTIVE,
-    stages.Probe: find.PROBE,
-    stages.Gate: find.GATE,
-    stages.Selector: find.SELECTOR,
-    **dict.fromkeys((stages.Model, stages.Completes, stages.LogProbs, stages.Values, stages.Trainable), find.MODEL),
-    Iterable[Task]: find.TASKS,
-    Iterable[Example]: find.TASKS,
-}
 
 
 def constant(value: Any) -> Planned:
@@ -161,56 +143,22 @@ def _call(target: Any, arguments: Mapping[str, Planned], place: Place, label: st
         raise ConfigError(f"{place.path}: {label} refused its settings: {error}") from error
 
 
-def parameters(target: Any) -> dict[str, inspect.Parameter]:
-    """The parameters of a class or function that can be given by name, with resolved annotations and true defaults."""
-    hints = _hints(target)
-    defaults: dict[str, Any] = {}
-    if dataclasses.is_dataclass(target):
-        fields = dataclasses.fields(target)
-        defaults = {item.name: item.default_factory() for item in fields if callable(item.default_factory)}
-    found: dict[str, inspect.Parameter] = {}
-    for name, item in inspect.signature(target).parameters.items():
-        if item.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
-            continue
-        found[name] = item.replace(annotation=hints.get(name, Any), default=defaults.get(name, item.default))
-    return found
-
-
-def _hints(target: Any) -> dict[str, Any]:
-    """Resolved annotations; those that name something only type checkers see are left out, and their values pass unchecked."""
-    dataclass_like = dataclasses.is_dataclass(target) or (inspect.isclass(target) and issubclass(target, msgspec.Struct))
-    source = target.__init__ if inspect.isclass(target) and not dataclass_like else target
-    try:
-        return typing.get_type_hints(source, include_extras=True)
-    except (NameError, TypeError):
-        written = {item.name: item.annotation for item in inspect.signature(target).parameters.values()}
-        scope = vars(sys.modules[target.__module__])
-        return {name: hint for name, text in written.items() if (hint := _hint(name, text, scope)) is not None}
-
-
-def _hint(name: str, text: Any, scope: dict[str, Any]) -> Any:
-    try:
-        return typing.get_type_hints(types.SimpleNamespace(__annotations__={name: text}), scope, include_extras=True)[name]
-    except (NameError, TypeError):
-        return None
-
-
 # ── values ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def bind_value(raw: Any, hint: Any, place: Place, given: Given) -> Planned:
     """One value against its annotation: stages by `use:`, dataclasses and records from mappings, the rest by pydantic."""
-    if typing.get_origin(hint) is Annotated and typing.get_args(hint) and _structured(typing.get_args(hint)[0]):
+    if typing.get_origin(hint) is Annotated and typing.get_args(hint) and structured(typing.get_args(hint)[0]):
         hint = typing.get_args(hint)[0]
-    kind = _kind(hint)
+    kind = kind_of(hint)
     if kind is not None:
         return bind_use(raw, kind, place, given)
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
         return _bind_union(raw, typing.get_args(hint), place, given)
-    if origin in _SEQUENCES and any(map(_structured, typing.get_args(hint))):
+    if origin in SEQUENCES and any(map(structured, typing.get_args(hint))):
         return _bind_sequence(raw, hint, place, given)
-    if origin in _MAPPINGS and _structured(typing.get_args(hint)[1]):
+    if origin in MAPPINGS and structured(typing.get_args(hint)[1]):
         return _bind_mapping(raw, typing.get_args(hint)[1], place, given)
-    if _is_value_class(hint):
+    if is_value_class(hint):
         if not isinstance(raw, Mapping):
             raise place.wrong(raw, f"settings, `{{…}}`, with {', '.join(parameters(hint))}")
         return bind_call(hint, _spelt_out(raw, hint), place, given, hint.__name__)
@@ -219,28 +167,6 @@ def bind_value(raw: Any, hint: Any, place: Place, given: Given) -> Planned:
     if origin is Callable or hint is Callable or origin is typing.get_origin(Callable[[], Any]):
         return _bind_function(raw, place)
     return _bind_scalar(raw, hint, place)
-
-
-_SEQUENCES = {tuple, list, Sequence, Iterable, typing.get_origin(Sequence[int]), typing.get_origin(Iterable[int])}
-_MAPPINGS = {dict, Mapping, typing.get_origin(Mapping[str, int])}
-
-
-def _kind(hint: Any) -> find.Kind | None:
-    try:
-        return KINDS.get(hint)
-    except TypeError:  # an annotation that cannot be hashed
-        return None
-
-
-def _is_value_class(hint: Any) -> bool:
-    return inspect.isclass(hint) and (dataclasses.is_dataclass(hint) or issubclass(hint, msgspec.Struct))
-
-
-def _structured(hint: Any) -> bool:
-    """Whether values of this annotation need more than pydantic: stages, dataclasses, paths, or containers of them."""
-    if hint is Path or _kind(hint) is not None or _is_value_class(hint):
-        return True
-    return any(map(_structured, typing.get_args(hint))) if typing.get_origin(hint) is not Literal else False
 
 
 def _spelt_out(raw: Mapping[str, Any], hint: Any) -> Mapping[str, Any]:
@@ -254,9 +180,9 @@ def _bind_union(raw: Any, members: tuple[Any, ...], place: Place, given: Given) 
         return constant(None)
     if Path in members and str in members and isinstance(raw, str):
         return Planned(raw, partial(_path_or_name, raw, place))
-    structured = [item for item in members if _structured(item)]
-    scalars = tuple(item for item in members if not _structured(item) and item is not type(None))
-    fitting = structured if isinstance(raw, Mapping | list) or not scalars else []
+    complex_ = [item for item in members if structured(item)]
+    scalars = tuple(item for item in members if not structured(item) and item is not type(None))
+    fitting = complex_ if isinstance(raw, Mapping | list) or not scalars else []
     errors: list[ConfigError] = []
     for member in fitting:
         try:
@@ -338,35 +264,3 @@ def _adapter(hint: Any) -> Any:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticSchemaGenerationError:
         return TypeAdapter(Any)
-
-
-_PLAIN_WORDS: Mapping[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    bool: "true or false",
-    Path: "a path",
-    type(None): "none",
-}
-
-
-def describe(hint: Any) -> str:
-    """An annotation in words, for messages."""
-    if hint in _PLAIN_WORDS:
-        return _PLAIN_WORDS[hint]
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, inner))
-    if origin is Annotated:
-        limits = ", ".join(str(item) for item in inner[1:])
-        return f"{describe(inner[0])} ({limits})"
-    if origin in (Union, types.UnionType):
-        return " or ".join(_unique(map(describe, inner)))
-    if origin in _SEQUENCES:
-        return f"a list of {', '.join(_unique(describe(item) for item in inner if item is not Ellipsis))}"
-    kind = _kind(hint)
-    return f"a {kind.title}" if kind else getattr(hint, "__name__", str(hint))
-
-
-def _unique(items: Iterable[str]) -> Iterator[str]:
-    return iter(dict.fromkeys(items))

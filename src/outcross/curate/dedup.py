@@ -26,7 +26,7 @@ class Dedup(Stage):
     across: how far back a sample is compared: within its group, this round, or all rounds of the run.
 
     Two texts count as equal when 64 bits of BLAKE2b agree: among a million samples two different ones collide with a chance
-    of 3 in 10 million. Memory: about 80 bytes per sample of the round and 8 per sample of earlier rounds. Failed requests stay.
+    of 3 in 10 million. Memory: 60 to 170 bytes per kept sample of the round and 8 per sample of earlier rounds. Failed requests stay.
     """
 
     across: Scope = "run"

@@ -161,9 +161,9 @@ class Tabular:
             rate = plan.lr * _rate(step, total, plan)
             if plan.weight_decay:
                 weights *= 1.0 - rate * plan.weight_decay
-            for column in range(features.shape[1]):
-                known = features[:, column] >= 0
-                np.add.at(weights, features[known, column], -rate * speed[column] * slope[known])
+            for names, change in zip(features, -rate * slope, strict=True):
+                known = names >= 0  # rows of one example are all different, so that none is added to twice
+                weights[names[known]] += speed[known, None] * change
             seen(step, [batch.ids[index] for index in chosen])
         return self._with(replace(grown, weights=weights))
 

@@ -108,14 +108,13 @@ def probe_chart(track: Track, labels: Sequence[str]) -> Html:
     `labels`: the rounds of the x axis."""
     names = round_names(labels)
     level = track.first.mean
-    limit = level - track.margin if track.higher_is_better else level + track.margin
     ends = (0, max(1, len(labels)))
     place = {label: x for x, label in enumerate(labels, 1)}
     promoted = tuple(_mark(place[point.label], point, track) for point in track.points if point.promoted)
     others = tuple(_mark(place[point.label], point, track) for point in track.points if not point.promoted)
     series = [
         Series("first", "s-soft", "dashed", tuple(Mark(x, level) for x in ends)),
-        Series("margin", "s2", "dashed", tuple(Mark(x, limit) for x in ends) if track.margin else ()),
+        Series("margin", "s2", "dashed", tuple(Mark(x, track.limit) for x in ends) if track.margin else ()),
         Series("champion", "s1", "line", tuple(_stairs(track, labels))),
         Series("", "s1", "solid", promoted),
         Series("", "s2", "hollow", others),

@@ -49,6 +49,14 @@ class Track:
         return found
 
     @property
+    def limit(self) -> float:
+        """The margin's distance from the first champion, on the worse side: from zero where a statistic over real data began
+        above it, as the gate asks no more than real answers give."""
+        if not self.higher_is_better:
+            return self.first.mean + self.margin
+        return (min(self.first.mean, 0.0) if self.unit.endswith(OVER_REAL) else self.first.mean) - self.margin
+
+    @property
     def verdict(self) -> Change:
         """*unchanged*: the interval of the change lies inside the margin on both sides; *better* or *worse*: it excludes
         zero; else *unclear*, which is not the same as unchanged. A statistic over real data that began at zero or above is

@@ -26,7 +26,8 @@ class Arithmetic:
     The split of a problem is decided by a hash of its two operands in either order, never by `n` or `seed`: any two sets of
     different splits are disjoint, "456+123=" included. `subgroup` grades a problem: the number of carries of a sum ("2
     carries"), of borrows of a difference, of digits of a product. `reversed_digits` writes answers least digit first, in which
-    order a small transformer learns addition (arXiv:2307.03381).
+    order a small transformer learns addition (arXiv:2307.03381). `width` writes operands with zeros in front ("012+045=" at 3), so
+    that places line up across sets of different `digits`; 0 writes none.
 
     Iterating raises `DataError` when the split holds fewer than `n` problems.
     """
@@ -37,10 +38,13 @@ class Arithmetic:
     n: int = 1000
     seed: int = 0
     split: Split = "train"
+    width: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.digits <= 18:
             raise ConfigError(f"arithmetic: digits is {self.digits}; allowed are 1 to 18")
+        if self.width and self.width < self.digits:
+            raise ConfigError(f"arithmetic: width is {self.width}, and the operands have {self.digits} digits; write at least as many")
         if self.n < 1:
             raise ConfigError(f"arithmetic: n is {self.n}; ask for at least 1 problem")
         if self.operation not in _RESULT or self.split not in SHARES:
@@ -86,7 +90,7 @@ class Arithmetic:
             )
 
     def _task(self, first: int, second: int, origin: Origin) -> Task:
-        prompt = f"{first}{self.operation}{second}="
+        prompt = f"{first:0{self.width}}{self.operation}{second:0{self.width}}="
         answer = str(_RESULT[self.operation](first, second))
         if self.reversed_digits:
             answer = answer[::-1]
@@ -102,9 +106,10 @@ class ArithmeticReal:
     reversed_digits: bool = False
     n: int = 1000
     seed: int = 0
+    width: int = 0
 
     def __iter__(self) -> Iterator[Example]:
-        return iter(Answers(Arithmetic(self.digits, self.operation, self.reversed_digits, self.n, self.seed, "real")))
+        return iter(Answers(Arithmetic(self.digits, self.operation, self.reversed_digits, self.n, self.seed, "real", self.width)))
 
 
 _RESULT = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
