@@ -32,7 +32,7 @@ def measure(groups: int) -> dict[str, float]:
     from outcross.engine.steps import Part, generate, learn, mix
     from outcross.engine.store import RunDir
     from outcross.engine.watch import Silent
-    from outcross.gate.open import Open  # noqa
+    from outcross.gate.open import Open
     from outcross.generate.draw import Draw
     from outcross.models.scripted import Scripted
     from outcross.recipe import Bench, Learn, Mixture, Phase

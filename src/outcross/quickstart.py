@@ -56,8 +56,9 @@ class Arm:
 
 PLAN = {"lr": 1e-3, "epochs": 1, "batch": BATCH, "schedule": "linear", "warmup": 0.1, "max_length": 32}
 BUDGET = BATCH * STEPS
-UNVERIFIED = {"n": 1, "rounds": ROUNDS, "temperature": 1.0, "max_tokens": 6, "plan": PLAN, "start": "champion"}
-VERIFIED = {"n": 8, "rounds": ROUNDS, "temperature": 1.3, "max_tokens": 6, "plan": PLAN}
+DRAWS = {"rounds": ROUNDS, "tasks_per_round": PROMPTS, "temperature": 1.3, "max_tokens": 6, "plan": PLAN}
+UNVERIFIED = {"n": 1, **DRAWS}
+VERIFIED = {"n": 8, **DRAWS}
 
 
 def _floored(**more: Any) -> dict[str, Any]:
@@ -82,7 +83,11 @@ ARMS = (
         {"use": "collapse", **UNVERIFIED, "mix": _unfloored(history="replace")},
         more={"unsafe": True},
     ),
-    Arm("verified without floor", "verified answers pooled with real rows, no gate", {"use": "expert_iteration", **VERIFIED, "mix": _unfloored()}),
+    Arm(
+        "verified without floor",
+        "verified answers pooled with real rows, no gate",
+        {"use": "expert_iteration", **VERIFIED, "mix": _unfloored()},
+    ),
     Arm("unverified with floor", "own answers unchecked, 70 % real rows", {"use": "collapse", **UNVERIFIED, "mix": _floored()}),
 )
 FIRST_FOUR = ARMS[:4]
@@ -170,7 +175,7 @@ def train_start(folder: Path, seed: int, say: Say) -> None:
 
     bench = plan(run_file(ARMS[0], seed), folder).build_bench()
     assert bench.real is not None
-    model = from_config(MODEL, alphabet=ALPHABET, seed=seed, machine=Machine(micro_batch=BATCH, threads=_cores()))
+    model = from_config(MODEL, alphabet=ALPHABET, seed=seed, machine=Machine(micro_batch=BATCH, threads=1))
     recipe = FitPlan(START_LR, START_EPOCHS, BATCH, "linear", 0.1, 32)
     model = model.fit(bench.real, plan=recipe, reference=None, seed=seed, seen=_told(say))
     (folder / "start").mkdir(parents=True, exist_ok=True)
@@ -311,4 +316,3 @@ def write_picture(arms: Sequence[Arm], folder: Path) -> Path:
     path = folder / "report.html"
     write_report([RunDir(folder / arm.folder) for arm in arms], path, contrasts)
     return path
-

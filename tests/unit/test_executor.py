@@ -183,7 +183,7 @@ def test_a_role_without_a_model_or_without_answers_is_named(journal: Journal) ->
     def wrong() -> Dialogue[None]:
         yield Ask("judge", Request("a"))
 
-    with pytest.raises(ConfigError, match="no model plays the role 'judge'.*policy"):
+    with pytest.raises(ConfigError, match=r"no model plays the role 'judge'.*policy"):
         list(ctx.run([wrong()]))
 
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from outcross.cli.shell import command, hint, say, show
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from outcross.quickstart import Ending
 
 
 @command
@@ -39,20 +46,17 @@ def quickstart(
             say(f"The gate, replayed on “{arm.name}”, refuses {len(refused)} of its {work.ROUNDS} rounds.")
     shown = page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page
     say(f"{time.monotonic() - began:.0f} s. The picture: {shown}")
-    guarded = shown.parent / "guarded"
-    hint(f"next: outcross show {guarded} · outcross trace {guarded} ID · outcross sample {guarded} '123+456='")
+    first = shown.parent / chosen[0].folder
+    hint(f"next: outcross show {first} · outcross trace {first} ID · outcross sample {first} '123+456='")
 
 
-def _table(found: list[object]) -> object:
+def _table(found: Sequence[Ending]) -> Table:
     from rich.table import Table
-
-    from outcross.quickstart import Ending
 
     table = Table(title="Held-out problems solved", title_justify="left")
     for name in ("arm", "what it is", "start", "end", "change", "promoted", "time"):
         table.add_column(name, justify="left" if name in ("arm", "what it is") else "right")
     for item in found:
-        assert isinstance(item, Ending)
         promoted = f"{item.promoted} of {item.rounds}" if item.arm.gated else "no gate"
         change = f"{100 * (item.end - item.start):+.1f}"
         table.add_row(item.arm.name, item.arm.about, f"{item.start:.1%}", f"{item.end:.1%}", change, promoted, f"{item.seconds:.0f} s")
