@@ -15,13 +15,13 @@ from pathlib import Path
 
 NAMES = ("Ada", "Ben", "Cora", "Dan", "Eva", "Finn", "Gita", "Hugo", "Ines", "Jon", "Kim", "Lea", "Max", "Nora", "Omar", "Pia")
 THINGS = ("apples", "books", "coins", "pencils", "stamps", "shells", "marbles", "cards", "eggs", "stickers")
-PATTERNS = (
-    ("{a} has {x} {t} and buys {y} more. How many {t} does {a} have now?", "+"),
-    ("{a} found {x} {t} on Monday and {y} {t} on Tuesday. How many {t} did {a} find?", "+"),
-    ("{a} has {x} {t}. {b} has {y} {t}. How many {t} do they have together?", "+"),
-    ("{a} had {x} {t} and gave {y} of them to {b}. How many {t} does {a} have left?", "-"),
-    ("There are {x} {t} in a box. {a} takes out {y}. How many {t} are still in the box?", "-"),
-    ("{a} has {x} bags with {y} {t} in each bag. How many {t} does {a} have?", "*"),
+PATTERNS = (  # so short that any 13 words in a row hold both numbers: no problem shares a 13-gram with one of another file
+    ("{a} has {x} {t} and buys {y} more. How many now?", "+"),
+    ("{a} found {x} {t}, then {y} more. How many in all?", "+"),
+    ("{a} has {x} {t}. {b} has {y}. How many together?", "+"),
+    ("{a} had {x} {t} and gave {b} {y}. How many are left?", "-"),
+    ("A box holds {x} {t}. {a} takes {y}. How many stay?", "-"),
+    ("{a} has {x} bags of {y} {t} each. How many {t}?", "*"),
 )
 
 

@@ -118,7 +118,7 @@ def real_rows(seed: int) -> dict[str, Any]:
 
 
 def _sums(use: str, digits: int, n: int, seed: int, **more: Any) -> dict[str, Any]:
-    return {"use": use, "digits": digits, "width": 3, "reversed_digits": True, "n": n, "seed": seed, **more}
+    return {"use": use, "digits": digits, "width": 3, "uneven": True, "reversed_digits": True, "n": n, "seed": seed, **more}
 
 
 def run_file(arm: Arm, seed: int) -> dict[str, Any]:

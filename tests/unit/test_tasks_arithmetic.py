@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from outcross.errors import ConfigError, DataError
 from outcross.recipe import fingerprint
 from outcross.tasks.arithmetic import Arithmetic, ArithmeticReal, grade, shuffled
+from outcross.tasks.together import Together
 
 SPLITS = ("train", "held_out", "real")
 
@@ -91,3 +92,27 @@ def test_settings_out_of_range_are_refused() -> None:
         Arithmetic(n=0)
     with pytest.raises(ConfigError, match="must be one of"):
         Arithmetic(split="test")  # type: ignore[arg-type]
+
+
+@given(st.integers(2, 3), st.integers(0, 2**40), st.sampled_from(SPLITS))
+@settings(max_examples=20, deadline=None)
+def test_uneven_problems_have_one_large_operand_and_are_padded_to_the_width(digits: int, seed: int, split: str) -> None:
+    tasks = list(Arithmetic(digits, n=200, seed=seed, split=split, width=4, uneven=True))  # type: ignore[arg-type]
+    for task in tasks:
+        first, second = operands(task.prompt)
+        assert 10 ** (digits - 1) <= max(first, second) < 10**digits
+        assert task.prompt == f"{first:04}+{second:04}="
+        assert task.answer == str(first + second)
+    assert any(min(operands(task.prompt)) < 10 ** (digits - 1) for task in tasks)
+
+
+def test_sets_of_different_digits_go_together_without_a_common_problem() -> None:
+    parts = tuple(Arithmetic(digits, n=1000, width=3, uneven=True) for digits in (2, 3))
+    tasks = list(Together(parts))
+    assert len({task.id for task in tasks}) == len(tasks) == 2000
+    assert tasks == [task for part in parts for task in part]
+
+
+def test_a_width_below_the_digits_is_refused() -> None:
+    with pytest.raises(ConfigError, match="width is 2, and the operands have 3 digits"):
+        Arithmetic(3, width=2)

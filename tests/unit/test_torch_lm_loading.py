@@ -197,3 +197,19 @@ def test_a_damaged_gguf_file_is_refused_and_leaves_nothing_behind(tmp_path, monk
     with pytest.raises(ModelError, match=r"bad\.gguf cannot be read"):
         torch_lm(str(tmp_path / "bad.gguf"), machine=CPU)
     assert not list((tmp_path / "cache" / "gguf").iterdir())
+
+
+def test_a_fresh_model_has_the_same_shape_and_untrained_weights(saved):
+    trained = fit(tiny(seed=3), epochs=5.0)
+    fresh = trained.fresh(3)
+    assert fresh.id == tiny(seed=3).id
+    assert trained.fresh(4).id not in (fresh.id, trained.id)
+    assert fresh.depth == 0
+
+
+def test_the_size_on_disk_is_foretold(tmp_path):
+    model = tiny()
+    (tmp_path / "model").mkdir()
+    model.save(tmp_path / "model")
+    written = (tmp_path / "model" / "model.safetensors").stat().st_size
+    assert abs(written - model.disk_bytes) < 8_192  # the file has a header

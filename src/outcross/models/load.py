@@ -61,13 +61,22 @@ def new_model(
     if not isinstance(kind, str):
         raise ConfigError(f"the configuration {dict(config)} names no model_type; add one, for example model_type: llama")
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # weights are drawn on the CPU, whatever the device
-            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings), dtype=torch.float32)
+        model = _drawn(AutoConfig.for_model(kind, **settings), seed)
     except Exception as error:  # unknown types and impossible sizes raise many kinds
         raise ConfigError(f"no model can be built from the configuration {dict(config)}: {error}") from error
     dtype = DTYPES.get(machine.dtype, torch.bfloat16 if device.type == "cuda" else torch.float32)
     return model.eval().to(device, dtype), Tokens(found, _end_ids(model))
+
+
+def untrained(model: Any, seed: int) -> Any:
+    """A model of the same architecture, type and device with new random weights."""
+    return _drawn(model.config, seed).eval().to(model.device, model.dtype)
+
+
+def _drawn(config: Any, seed: int) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # weights are drawn on the CPU, whatever the device
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def prepared(machine: Machine) -> torch.device:

@@ -169,6 +169,20 @@ class TorchLM:
         model, tokens, depth = load_model(str(folder), self.machine)
         return type(self)(model, tokens, machine=self.machine, lora=self.lora, depth=depth)
 
+    def fresh(self, seed: int, /) -> Self:
+        """The same architecture and tokenizer with new random weights: what `start: scratch` begins from."""
+        from outcross.models.load import untrained
+
+        with self._lock:
+            model = untrained(self._open(), seed)
+        return type(self)(model, self._tokens, machine=self.machine, lora=self.lora, depth=0)
+
+    @property
+    def disk_bytes(self) -> int:
+        """About what one saved model takes."""
+        with self._lock:
+            return sum(tensor.numel() * tensor.element_size() for tensor in self._open().parameters())
+
     def _open(self) -> Any:
         if self._model is None:
             raise ModelError("this model was closed; load it again to use it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Literal
 
@@ -21,7 +21,8 @@ SHARES: dict[str, tuple[int, int]] = {"train": (0, 60), "held_out": (60, 80), "r
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """`n` different problems such as "123+456=", of operands with exactly `digits` digits, drawn by `seed`.
+    """`n` different problems such as "123+456=", of operands with exactly `digits` digits, drawn by `seed`. With `uneven` only the
+    larger operand has that many, and the other as many or fewer: problems of different `digits` still never coincide.
 
     The split of a problem is decided by a hash of its two operands in either order, never by `n` or `seed`: any two sets of
     different splits are disjoint, "456+123=" included. `subgroup` grades a problem: the number of carries of a sum ("2
@@ -39,6 +40,7 @@ class Arithmetic:
     seed: int = 0
     split: Split = "train"
     width: int = 0
+    uneven: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.digits <= 18:
@@ -59,12 +61,13 @@ class Arithmetic:
     @property
     def origin(self) -> Origin:
         """Made by a rule whose answers are known: real, and proved by making it again."""
-        source = f"arithmetic:digits={self.digits},operation={self.operation},split={self.split},seed={self.seed}"
+        settings = (f"{item.name}={getattr(self, item.name)}" for item in fields(self) if item.name != "n")
+        source = f"arithmetic:{','.join(settings)}"
         return Origin("real", "proved", source)
 
     @property
     def _least(self) -> int:
-        return 0 if self.digits == 1 else 10 ** (self.digits - 1)
+        return 0 if self.digits == 1 or self.uneven else 10 ** (self.digits - 1)
 
     @property
     def _size(self) -> int:
@@ -75,10 +78,11 @@ class Arithmetic:
         """All pairs of the split in an order that depends on the seed."""
         size, least = self._size, self._least
         span = 10**self.digits - least
+        larger = 10 ** (self.digits - 1) if self.digits > 1 else 0
         low, high = SHARES[self.split]
         for place in range(size):
             first, second = divmod(shuffled(place, size, self.seed), span)
-            if low <= _percentile(self.operation, first + least, second + least) < high:
+            if max(first, second) + least >= larger and low <= _percentile(self.operation, first + least, second + least) < high:
                 yield first + least, second + least
 
     def _check_enough(self) -> None:
@@ -107,9 +111,11 @@ class ArithmeticReal:
     n: int = 1000
     seed: int = 0
     width: int = 0
+    uneven: bool = False
 
     def __iter__(self) -> Iterator[Example]:
-        return iter(Answers(Arithmetic(self.digits, self.operation, self.reversed_digits, self.n, self.seed, "real", self.width)))
+        made = Arithmetic(self.digits, self.operation, self.reversed_digits, self.n, self.seed, "real", self.width, self.uneven)
+        return iter(Answers(made))
 
 
 _RESULT = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
