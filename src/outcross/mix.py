@@ -133,7 +133,7 @@ def _history_order(new: Pool, history: Pool, mixture: Mixture, rng: np.random.Ge
 def _floored(new: Pool, history: Pool, real: Pool, mixture: Mixture, rng: np.random.Generator) -> Plan:
     """The most synthetic rows, in a random order of admission, that the real rows can outweigh by the floor."""
     synthetic = _joined(new, history)
-    order = _history_order(new, history, mixture, rng)
+    admitted = order = _history_order(new, history, mixture, rng)
     cap = int(mixture.real_epochs * len(real))
     if mixture.real_floor > 0 and cap == 0 and len(order):
         raise GuardError(
@@ -142,11 +142,12 @@ def _floored(new: Pool, history: Pool, real: Pool, mixture: Mixture, rng: np.ran
         )
     if mixture.budget is not None:
         cap = min(cap, mixture.budget)
+        order = order[_cycles(len(order), min(int(mixture.synthetic_epochs * len(order)), mixture.budget), rng)]
     cycle = _cycles(len(real), cap, rng)
     taken, repeats = _balance(synthetic, order, real, cycle, mixture)
     chosen = np.bincount(order[:taken], minlength=len(synthetic)).astype(np.int64)
     seen = np.bincount(cycle[:repeats], minlength=len(real)).astype(np.int64)
-    return Plan(*_split(chosen, new, history), seen, 1.0, len(order) - taken)
+    return Plan(*_split(chosen, new, history), seen, 1.0, int((chosen[admitted] == 0).sum()))
 
 
 def _balance(synthetic: Pool, order: Ints, real: Pool, cycle: Ints, mixture: Mixture) -> tuple[int, int]:

@@ -62,7 +62,7 @@ VERIFIED = {"n": 8, **DRAWS}
 
 
 def _floored(**more: Any) -> dict[str, Any]:
-    return {"floor": "rows", "real_floor": 0.7, "real_epochs": 100, "budget": BUDGET, **more}
+    return {"floor": "rows", "real_floor": 0.7, "real_epochs": 100, "synthetic_epochs": 10, "budget": BUDGET, **more}
 
 
 def _unfloored(**more: Any) -> dict[str, Any]:
@@ -309,6 +309,7 @@ def write_picture(arms: Sequence[Arm], folder: Path) -> Path:
         ("guarded", "real-only", "what learning from verified output adds to the same steps on real data"),
         ("guarded", "unverified with floor", "what verification adds (and the gate does) beside the floor"),
         ("guarded", "verified without floor", "what the floor and the gate cost or add"),
+        ("guarded", "unverified accumulate", "what all guards add to the same own answers"),
         ("unverified accumulate", "real-only", "what unverified output does when real data stay"),
         ("unverified replace", "real-only", "what unverified output does when real data go"),
     ]

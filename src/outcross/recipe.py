@@ -47,6 +47,7 @@ class Mixture:
         total weight `anchor` relative to the others; or `Waived(reason)`.
     real_epochs: how often a real row may be repeated in one round to hold the floor; beyond it synthetic rows wait.
     budget: how many records the optimiser sees in the round; None: each synthetic record once, and real ones for the floor.
+    synthetic_epochs: how often a synthetic row may be repeated to fill its share of a budget; beyond it real rows fill it.
     """
 
     history: Literal["accumulate", "subsample", "replace"] = "accumulate"
@@ -54,6 +55,7 @@ class Mixture:
     real_floor: float = 0.7
     anchor: float = 0.1
     real_epochs: float = 4.0
+    synthetic_epochs: float = 1.0
     budget: int | None = None
 
 

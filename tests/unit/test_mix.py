@@ -100,6 +100,20 @@ def test_a_floor_without_real_rows_is_refused_with_the_way_out() -> None:
         plan(pool(1, 1), EMPTY, EMPTY, Mixture(), rng())
 
 
+def test_synthetic_rows_repeat_evenly_to_fill_their_share_of_a_budget() -> None:
+    pools = pool(*[1] * 10), pool(*[1] * 10), pool(*[1] * 100)
+    chosen = plan(*pools, Mixture(real_floor=0.7, budget=200, synthetic_epochs=5), rng())
+    assert chosen.new.sum() + chosen.history.sum() == 60
+    assert set(chosen.new) | set(chosen.history) == {3}
+    assert chosen.real.sum() == 140
+    assert chosen.waiting == 0
+    few = plan(*pools, Mixture(real_floor=0.7, budget=200, synthetic_epochs=2), rng())
+    assert few.new.sum() + few.history.sum() == 40
+    tight = plan(*pools, Mixture(real_floor=0.7, budget=20, synthetic_epochs=5), rng())
+    assert tight.new.sum() + tight.history.sum() == 6
+    assert tight.waiting == 14
+
+
 WAIVED = Waived("a study of collapse")
 
 
