@@ -96,6 +96,7 @@ def test_the_resolved_configuration_is_a_run_file(run_file: Path) -> None:
         "real_floor": 0.25,
         "anchor": 0.1,
         "real_epochs": 4.0,
+        "synthetic_epochs": 1.0,
         "budget": None,
     }
     again = run_file.with_name("again.yaml")
