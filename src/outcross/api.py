@@ -7,6 +7,7 @@ run.table("groups", round="train/0000")
 
 from __future__ import annotations
 
+import dataclasses
 import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def run(
 
 
 def _changes(seed: int | None, budget: Budget | None, unsafe: bool, keep_models: loop.KeepModels | None) -> list[tuple[str, Any]]:
-    caps = {} if budget is None else {"budget": {"tokens": budget.tokens, "requests": budget.requests, "seconds": budget.seconds}}
+    caps = {} if budget is None else {"budget": dataclasses.asdict(budget)}
     found = {"seed": seed, "keep_models": keep_models, "unsafe": unsafe or None, **caps}
     return [(name, value) for name, value in found.items() if value is not None]
 

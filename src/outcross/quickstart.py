@@ -193,7 +193,7 @@ def _told(say: Say) -> Callable[[int, Sequence[str]], None]:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ── the arms ───────────────────────────────────────────────────────────────────────────────────────────────────────────

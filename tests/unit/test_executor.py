@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from outcross.engine.executor import Budget, Executor, Meter, pipelined
 from outcross.engine.journal import Journal
 from outcross.errors import BudgetReached, ConfigError
 from outcross.stages import Ask, Context, Dialogue
-from outcross.types import Completion, Request, Response, Usage
+from outcross.types import Completion, Request, Response, Sampling, Usage
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Endpoint:
     """Answers from threads; requests whose prompt is in `held` wait for `release`."""
 
     held: str = ""
+    money: float = 0.0
     id: str = "endpoint"
     depth: int = 0
     release: threading.Event = field(default_factory=threading.Event)
@@ -63,8 +66,10 @@ class Endpoint:
             raise ValueError("no such thing")
         if self.held and request.prompt == self.held:
             assert self.release.wait(20)
+        if self.money:
+            threading.Event().wait(0.1)  # as long as an answer takes, at the least
         self.answered.append(request.prompt)
-        return Response((Completion(f"{request.prompt}!"),), Usage(1, 1))
+        return Response((Completion(f"{request.prompt}!"),), Usage(1, 1, self.money))
 
     def flush(self) -> None: ...
     def close(self) -> None: ...
@@ -166,13 +171,49 @@ def test_a_model_that_raises_gives_a_failed_answer_and_is_asked_again_next_time(
 def test_the_budget_stops_before_more_is_asked_and_resumes_with_a_higher_cap(journal: Journal) -> None:
     model = Local()
     ctx, _ = context(model, journal, window=4, budget=Budget(tokens=10))
-    with pytest.raises(BudgetReached, match=r"budget of 10 tokens is spent \(16 used\).*--budget.tokens"):
+    with pytest.raises(BudgetReached, match=r"budget of 10 tokens is spent \(10 used\).*--budget.tokens 20"):
         list(ctx.run(asks(str(i)) for i in range(100)))
-    assert sum(map(len, model.batches)) == 8
-    ctx, meter = context(model, journal, window=4, budget=Budget(tokens=1000))
-    assert meter.tokens == 16
+    assert sum(map(len, model.batches)) == 5
+    ctx, meter = context(model, journal, window=4, budget=Budget(tokens=10_000))
+    assert meter.tokens == 10
     assert len(list(ctx.run(asks(str(i)) for i in range(100)))) == 100
     assert sum(map(len, model.batches)) == 100
+
+
+def test_a_cap_is_passed_by_no_more_than_one_answer_and_shapes_no_batch_before_it_is_near(journal: Journal) -> None:
+    def long(name: str) -> Dialogue[str]:
+        answer = yield Ask("policy", Request(name, sampling=Sampling(max_tokens=9)))  # answers have 1 token, prompts 1 of 2 characters
+        return str(answer.completions[0].content)
+
+    names = [f"{i:02}" for i in range(100)]
+    free = Local()
+    ctx, _ = context(free, Journal(journal.path.with_name("other.db")), window=32)
+    expected = list(ctx.run(map(long, names)))
+    capped = Local()
+    ctx, meter = context(capped, journal, window=32, budget=Budget(tokens=150))
+    with pytest.raises(BudgetReached):
+        list(ctx.run(map(long, names)))
+    assert meter.tokens == 150
+    assert list(chain(*capped.batches)) == names[:75]
+    assert [len(batch) for batch in capped.batches[:3]] == [13, 11, 9]  # 150, 124 and 102 tokens left, for 11 at most each
+    roomy = Local()
+    ctx, _ = context(roomy, journal, window=32, budget=Budget(tokens=100_000))
+    assert list(ctx.run(map(long, names))) == expected
+    assert list(chain(*roomy.batches)) == names[75:]
+    far = Local()
+    ctx, _ = context(far, Journal(journal.path.with_name("third.db")), window=32, budget=Budget(tokens=600, requests=101))
+    assert list(ctx.run(map(long, names))) == expected
+    assert far.batches == free.batches
+
+
+@pytest.mark.parametrize(("budget", "most"), [(Budget(requests=10), 10), (Budget(money=10.0), 900)], ids=["requests", "money"])
+def test_what_waits_in_the_queue_of_an_endpoint_is_withdrawn(budget: Budget, most: int, journal: Journal) -> None:
+    model = Endpoint(money=1.0)
+    ctx, meter = context(model, journal, window=1000, budget=budget)
+    with pytest.raises(BudgetReached, match="is spent"):
+        list(ctx.run(asks(str(i)) for i in range(1000)))
+    kept = sum(count for count, _ in journal.spent().values())
+    assert 10 <= kept == len(model.answered) == meter.requests <= most
 
 
 def test_a_role_without_a_model_or_without_answers_is_named(journal: Journal) -> None:
@@ -228,3 +269,34 @@ def test_a_consumer_that_leaves_ends_the_producer() -> None:
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert closed.wait(5)
+
+
+def test_ctrl_c_reaches_stages_that_are_at_work_in_threads_of_their_own() -> None:
+    working = threading.Event()
+    ended: list[str] = []
+
+    def endless(name: str, given: Iterator[int]) -> Iterator[int]:
+        try:
+            for item in given:
+                yield item
+                working.set()
+                deadline = time.monotonic() + 60
+                while time.monotonic() < deadline:  # a wave of a local model: nobody is listening
+                    pass
+        except KeyboardInterrupt:
+            ended.append(name)
+            raise
+
+    def interrupt() -> None:
+        assert working.wait(20)
+        _thread.interrupt_main()
+
+    threads = set(threading.enumerate())
+    stream = pipelined(iter(pipelined(endless("generate", iter(range(9))), chunk=1)), chunk=1)
+    threading.Thread(target=interrupt).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(stream)
+    assert time.monotonic() - began < 20
+    assert ended == ["generate"]
+    assert not [thread for thread in threading.enumerate() if thread not in threads and thread.name == "outcross-stage"]

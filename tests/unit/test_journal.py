@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +68,22 @@ def test_a_group_is_committed_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be written"):
         journal.put([(b"1", "m", ANSWER), (b"2", None, ANSWER)])  # type: ignore[list-item]
     assert journal.get([b"1", b"2"]) == {}
+
+
+def test_a_commit_that_is_interrupted_leaves_a_journal_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(sqlite3.Connection):
+        def executemany(self, *args: Any) -> Any:
+            super().executemany(*args)
+            if "interrupt" in str(args):
+                raise KeyboardInterrupt
+            return None
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Interrupted))
+    journal = Journal(tmp_path / "a.db")
+    with pytest.raises(KeyboardInterrupt):
+        journal.put([(b"1", "interrupt", ANSWER)])
+    journal.put([(b"2", "m", ANSWER)])
+    assert journal.get([b"1", b"2"]) == {b"2": ANSWER}
 
 
 def test_a_damaged_or_foreign_file_is_explained(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ NEEDED = ("msgspec", "numpy", "pyarrow", "pydantic", "pyyaml", "rich", "scipy", 
 EXTRAS = {
     "torch": ("torch", "transformers", "accelerate", "peft", "safetensors", "gguf"),
     "tasks": ("reasoning-gym",),
+    "math": ("math-verify",),
+    "http": ("aiohttp",),
     "tables": ("polars", "pandas", "duckdb"),
 }
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -40,7 +42,7 @@ def doctor(folder: Path = typer.Argument(Path(), help="Where runs will go.", met
 
     Python, packages, devices, memory, disk and network settings.
     """
-    findings = [*_python(), *_packages(), *_machine(), *_disk(folder), *_network()]
+    findings = [*_python(), *_packages(), *_machine(), _sandbox(), *_disk(folder), *_network()]
     for item in findings:
         mark = "✗" if item.stops else "!" if item.fix else "✓"
         say(f"{mark} {item.name:<14} {item.found}")
@@ -113,6 +115,15 @@ def _memory() -> Finding:
     except (OSError, KeyError, ValueError):
         return Finding("memory", "unknown on this system")
     return Finding("memory", f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free", "close other programs" if free < 1e9 else "")
+
+
+def _sandbox() -> Finding:
+    from outcross.verify.sandbox.choice import best
+
+    level, why = best()
+    found = f"isolation level for programs: {level}"
+    fix = "install bubblewrap (apt-get install bubblewrap) and allow user namespaces, or give `code` a container command"
+    return Finding("sandbox", f"{found}; {why}" if why else found, fix if why else "")
 
 
 def _disk(folder: Path) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from outcross.cli import (
     quickstart,
     recall,
     report,
+    reproduce,
     resume,
     run,
     sample,
@@ -55,6 +56,7 @@ app.command("show", rich_help_panel=LOOK)(show.show)
 app.command("trace", rich_help_panel=LOOK)(trace.trace)
 app.command("report", rich_help_panel=LOOK)(report.report)
 app.command("du", rich_help_panel=LOOK)(du.du)
+app.command("reproduce", rich_help_panel=TRY)(reproduce.reproduce)
 app.command("sample", rich_help_panel=TRY)(sample.sample)
 app.command("eval", rich_help_panel=TRY)(evaluate.evaluate)
 app.command("export", rich_help_panel=TRY)(export.export)

@@ -15,6 +15,7 @@ def resume(
     tokens: int | None = typer.Option(None, "--budget.tokens", help="A new cap on tokens, over the whole run.", show_default=False),
     requests: int | None = typer.Option(None, "--budget.requests", help="A new cap on requests.", show_default=False),
     seconds: float | None = typer.Option(None, "--budget.seconds", help="A new cap on wall-clock seconds.", show_default=False),
+    money: float | None = typer.Option(None, "--budget.money", help="A new cap on money.", show_default=False),
     fail_on_refusal: bool = typer.Option(False, "--fail-on-refusal", help="End with exit code 10 if any promotion was refused."),
     samples: int = typer.Option(3, help="How many samples of each round to show.", min=0),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Only decisions."),
@@ -26,6 +27,6 @@ def resume(
     from outcross.cli.start import execute
     from outcross.config.runfile import of_run
 
-    caps = {"tokens": tokens, "requests": requests, "seconds": seconds}
+    caps = {"tokens": tokens, "requests": requests, "seconds": seconds, "money": money}
     plan = of_run(open_run(folder), [(f"budget.{name}", cap) for name, cap in caps.items() if cap is not None])
     execute(plan, folder, quiet=quiet, samples=samples, fail_on_refusal=fail_on_refusal)

@@ -45,7 +45,7 @@ def validate(
 def check(plan: Plan, out: Path) -> None:
     """Print every check as it passes. Raises at the first that does not."""
     from outcross.engine.forecast import forecast
-    from outcross.engine.guards import check_bench, check_plan
+    from outcross.engine.guards import check_bench, check_floor, check_plan
     from outcross.recipe import fingerprint
 
     say("✓ run file: every setting is known and fits")
@@ -60,6 +60,7 @@ def check(plan: Plan, out: Path) -> None:
     models = plan.build_models()
     say(f"✓ models: {', '.join(f'{role} {type(model).__name__} {model.id[:20]}' for role, model in models.items())}")
     headings = check_plan(recipe, models, unsafe=plan.file.unsafe)
+    check_floor(recipe, facts)
     say("✓ guarantees: the plan keeps them" + ("; the report will be headed" if headings else ""))
     for heading in headings:
         say(f"    ! {heading}")

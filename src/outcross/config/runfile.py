@@ -39,6 +39,7 @@ class BudgetFile(_Strict):
     tokens: int | None = Field(default=None, gt=0)
     requests: int | None = Field(default=None, gt=0)
     seconds: float | None = Field(default=None, gt=0, strict=False)
+    money: float | None = Field(default=None, gt=0, strict=False)
 
 
 class BenchFile(_Strict):

@@ -1,24 +1,27 @@
-"""The guarantees that hold whatever the recipe: what is refused before anything is spent, and what is counted on the way.
+"""The guarantees that hold whatever the recipe: what is refused before anything is spent.
 
-`check_plan` refuses a plan that cannot keep a guarantee; `check_bench` reads the bench's data once; `Counter` proves that
-nothing is lost between two stages; `decontaminated` sets aside whatever stands in the held-out set.
+`check_plan` refuses a plan that cannot keep a guarantee, `check_bench` reads the bench's data once, `check_floor` holds the
+two together.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from outcross.errors import DataError, GuardError, StageError
+from outcross.errors import DataError, GuardError, did_you_mean
 from outcross.recipe import Bench, Mixture, Phase, Recipe, Waived
 from outcross.stages import Model, Probe, Role, Trainable, Verifier, name_of, roles_of
 from outcross.text import HeldOutIndex, digest, prompt_text
-from outcross.types import Drop, Group, Sample, Task
+from outcross.types import Array, Content, Example, Prompt, content_hash
 
 SOUND = ("kernel", "executed", "exact")  # grounds that may serve training and the gate alike
 KINDS = ("quality", "diversity", "fit")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # phases and roles name folders and files
+TAKEN = ("start", "logs", "tombstones", "champion", "lock")  # what a run's folder holds beside its phases
 
 
 def check_plan(recipe: Recipe, models: Mapping[Role, Model], *, unsafe: bool = False) -> list[str]:
@@ -26,6 +29,7 @@ def check_plan(recipe: Recipe, models: Mapping[Role, Model], *, unsafe: bool = F
     problems = [problem for phase in recipe.phases for problem in _phase_problems(recipe.bench, phase, models, unsafe)]
     names = [phase.name for phase in recipe.phases]
     problems += [f"two phases are called {name!r}; each needs a name of its own" for name, n in Tally(names).items() if n > 1]
+    problems += _probe_problems(recipe)
     if not recipe.phases:
         problems.append(f"the recipe {recipe.name!r} has no phases; it needs at least one")
     if problems:
@@ -43,10 +47,24 @@ def probes_of(bench: Bench, phase: Phase) -> tuple[Probe, ...]:
     return bench.probes if phase.probes is None else phase.probes
 
 
+def _probe_problems(recipe: Recipe) -> Iterator[str]:
+    """The first champion is measured once by each probe name, so a name must mean one probe."""
+    known: dict[str, Probe] = {}
+    for phase in recipe.phases:
+        for probe in probes_of(recipe.bench, phase) if phase.learn else ():
+            if known.setdefault(probe.name, probe) != probe:
+                yield f"phase {phase.name!r}: another probe is called {probe.name!r} already and measures something else; give it a label"
+
+
 def _phase_problems(bench: Bench, phase: Phase, models: Mapping[Role, Model], unsafe: bool) -> Iterator[str]:
     where = f"phase {phase.name!r}"
     if phase.rounds < 1 or phase.inner < 1:
         yield f"{where} has rounds={phase.rounds}, inner={phase.inner}; both must be at least 1"
+    if not NAME.fullmatch(phase.name) or phase.name in TAKEN:
+        yield f"{where}: a phase's name is the name of its folder; use letters, digits, - and _, and none of {', '.join(TAKEN)}"
+    names = [probe.name for probe in probes_of(bench, phase)]
+    if phase.until is not None and phase.until[0] not in names:
+        yield f"{where} lasts until the probe {phase.until[0]!r} reaches {phase.until[1]}; {did_you_mean(phase.until[0], names)}"
     yield from _role_problems(phase, where, models, bench)
     yield from _mixture_problems(phase.mix, where, bench, unsafe) if phase.learn else ()
     for learn in phase.learn.values():
@@ -77,6 +95,8 @@ def _role_problems(phase: Phase, where: str, models: Mapping[Role, Model], bench
             yield f"{where}: the roles {other!r} and {role!r} are one model and are taught in one fit; give them the same plan, start and reference"
         if learn.start == "scratch" and role in models and not hasattr(models[role], "fresh"):
             yield f"{where} trains {role!r} from scratch, and its model {type(models[role]).__name__} has no untrained form; use start: first"
+        if not NAME.fullmatch(role) or role == "tmp":
+            yield f"{where} teaches the role {role!r}, which names files of the record; use letters, digits, - and _"
         if role not in models:
             yield f"{where} teaches the role {role!r}, and the run has only {sorted(models)}; add it under `models:`"
         elif not isinstance(models[role], Trainable):
@@ -119,7 +139,8 @@ def _independence(verifier: Verifier, probes: Iterable[Probe], where: str, model
     judges = {models[role].id for role in roles_of(verifier) if role in models}
     for probe in probes:
         asked = {models[role].id for role in roles_of(probe) if role != "policy" and role in models}
-        if probe.kind == "quality" and name_of(verifier) not in probe.name and not (asked & judges):
+        same = name_of(getattr(probe, "verifier", probe)) == name_of(verifier) or name_of(verifier) in probe.name
+        if probe.kind == "quality" and not same and not (asked & judges):
             return
     yield (
         f"{where} learns from {name_of(verifier)}, whose ground is {verifier.ground!r}, and every probe of quality rests on the same "
@@ -149,6 +170,12 @@ class BenchFacts:
     held_out: int
     real: int
     index: HeldOutIndex
+    known: int = 0  # real rows whose origin is proved or attested
+
+
+def asked_text(content: Prompt | Content) -> str:
+    """What a prompt or an answer is compared with held-out items by: its text, or the hash of an array."""
+    return content_hash(content) if isinstance(content, Array) else prompt_text(content)
 
 
 def check_bench(bench: Bench) -> BenchFacts:
@@ -157,14 +184,17 @@ def check_bench(bench: Bench) -> BenchFacts:
     held_out = list(bench.held_out)
     if not held_out and bench.probes:
         raise DataError("bench.held_out is empty; the probes need held-out items")
-    index = HeldOutIndex(prompt_text(task.prompt) for task in held_out)
-    held_ids = {task.id for task in held_out}
+    index = HeldOutIndex(text for task in held_out if (text := asked_text(task.prompt)).strip())
+    held_ids = Tally(task.id for task in held_out)
+    doubled = next((name for name, n in held_ids.items() if n > 1), None)
+    if doubled is not None:
+        raise DataError(f"two held-out items have the identifier {doubled!r}; identifiers must be unique, because tests are paired by item")
     seen: set[int] = set()
     for count, task in enumerate(bench.tasks):
         if digest(task.id) in seen:
             raise DataError(f"two tasks have the identifier {task.id!r} (the second is number {count}); identifiers must be unique")
         seen.add(digest(task.id))
-        why = "has a held-out identifier" if task.id in held_ids else index.match(prompt_text(task.prompt))
+        why = "has a held-out identifier" if task.id in held_ids else index.match(asked_text(task.prompt))
         if why:
             raise GuardError(
                 f"task {task.id!r} {why}: {prompt_text(task.prompt)[:80]!r}. Remove it from bench.tasks or from bench.held_out; "
@@ -172,205 +202,38 @@ def check_bench(bench: Bench) -> BenchFacts:
             )
     if not seen:
         raise DataError("bench.tasks is empty; there is nothing to generate from. Check its path, split and filters")
-    return BenchFacts(len(seen), len(held_out), _check_real(bench, index), index)
+    return BenchFacts(len(seen), len(held_out), *_check_real(bench, index))
 
 
-def _check_real(bench: Bench, index: HeldOutIndex) -> int:
-    count = 0
+def check_floor(recipe: Recipe, facts: BenchFacts) -> None:
+    """Raises `GuardError` when a phase has a floor of real rows and no row of the bench is known to be real."""
+    for phase in recipe.phases:
+        mix = phase.mix
+        if phase.learn and mix.floor == "rows" and mix.real_floor > 0 and facts.real and not facts.known:
+            raise GuardError(
+                f"phase {phase.name!r} has a floor of {mix.real_floor:.0%} real data, and none of the {facts.real:,} rows of bench.real is proved "
+                "or attested to be real, so that all count as synthetic; state their origin, or waive the floor with a reason"
+            )
+
+
+def held_out_in(example: Example, index: HeldOutIndex) -> str | None:
+    """Why something that an example asks or answers counts as held out, or None."""
+    for content in (example.prompt, example.completion, example.rejected):
+        if content is not None and (why := index.match(asked_text(content))):
+            return why
+    return None
+
+
+def _check_real(bench: Bench, index: HeldOutIndex) -> tuple[int, HeldOutIndex, int]:
+    count = known = 0
     for example in bench.real or ():
-        why = index.match(prompt_text(example.prompt))
+        why = held_out_in(example, index)
         if why:
             raise GuardError(
                 f"real row {example.id!r} {why}: {prompt_text(example.prompt)[:80]!r}. Remove it from bench.real; held-out items are for tests only"
             )
         count += 1
+        known += example.origin.is_real
     if bench.real is not None and count == 0:
         raise DataError("bench.real is empty; give real rows, or say `real: none`")
-    return count
-
-
-Counts = dict[str, Any]
-
-
-@dataclass
-class Counter:
-    """Samples into and out of one stage. `close` raises `StageError` unless in = kept + dropped + failed."""
-
-    stage: str
-    name: str
-    into: int = 0
-    kept: int = 0
-    dropped: int = 0
-    failed: int = 0
-    detail: Tally[str] = field(default_factory=Tally)
-
-    def counts(self) -> Counts:
-        """The stage's line in the round's record."""
-        return {
-            "stage": self.stage,
-            "name": self.name,
-            "in": self.into,
-            "kept": self.kept,
-            "dropped": self.dropped,
-            "failed": self.failed,
-            "detail": dict(sorted(self.detail.items())),
-        }
-
-    def close(self) -> None:
-        if self.into != self.kept + self.dropped + self.failed:
-            raise StageError(
-                f"{self.stage} {self.name}: {self.into} came in, {self.kept} kept + {self.dropped} dropped + {self.failed} failed came out; "
-                "a stage must pass on or set aside everything it takes"
-            )
-
-
-@dataclass(frozen=True)
-class Admit:
-    """Lets tasks through to a generator, and stops the run at a held-out one that a selector brought in."""
-
-    index: HeldOutIndex
-
-    def __call__(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        for task in tasks:
-            why = self.index.match(prompt_text(task.prompt))
-            if why:
-                raise GuardError(f"the selector chose task {task.id!r}, which {why}; held-out items never reach a generator")
-            yield task
-
-
-def generated(stage: Any, ctx: Any, tasks: Iterable[Task], counter: Counter) -> Iterator[Group]:
-    """Run a generator; one group per task, in order. `counter` counts samples; samples without an answer are failures."""
-    asked: list[str] = []
-
-    def noted() -> Iterator[Task]:
-        for task in tasks:
-            asked.append(task.id)
-            yield task
-
-    done = 0
-    for group in stage(ctx, noted()):
-        if done >= len(asked) or asked[done] != group.task.id:
-            expected = asked[done] if done < len(asked) else "nothing more"
-            raise StageError(
-                f"generate {counter.name}: expected the group of task {expected!r}, got {group.task.id!r}; keep the order of tasks"
-            )
-        asked[done] = ""
-        done += 1
-        failures = sum(1 for sample in group.samples if sample.error)
-        counter.into += len(group.samples)
-        counter.failed += failures
-        counter.kept += len(group.samples) - failures
-        for sample in group.samples:
-            if sample.error:
-                counter.detail[sample.error[:80]] += 1
-        yield group
-    if done != len(asked):
-        raise StageError(f"generate {counter.name}: {len(asked)} tasks went in and {done} groups came out; task {asked[done]!r} was lost")
-
-
-def verified(stage: Verifier, ctx: Any, groups: Iterable[Group], counter: Counter) -> Iterator[Group]:
-    """Run a verifier; the same groups and samples in the same order, each with one more score (failed requests excepted)."""
-    waiting: list[tuple[str, tuple[str, ...]]] = []
-
-    def noted() -> Iterator[Group]:
-        for group in groups:
-            waiting.append((group.task.id, tuple(sample.id for sample in group.samples)))
-            yield group
-
-    taken = 0
-    for group in stage(ctx, noted()):
-        found = (group.task.id, tuple(sample.id for sample in group.samples))
-        if taken >= len(waiting) or waiting[taken] != found:
-            raise StageError(
-                f"verify {counter.name}: the group of task {group.task.id!r} came back changed or out of order; only add scores"
-            )
-        waiting[taken] = ("", ())
-        taken += 1
-        for sample in group.samples:
-            _count_verdict(sample, counter)
-        yield group
-    if taken != len(waiting):
-        raise StageError(f"verify {counter.name}: {len(waiting)} groups went in and {taken} came out; task {waiting[taken][0]!r} was lost")
-
-
-def _count_verdict(sample: Sample, counter: Counter) -> None:
-    counter.into += 1
-    if sample.error:
-        counter.failed += 1
-        counter.detail["not judged: no answer"] += 1
-        return
-    verdict = next((score.verdict for score in reversed(sample.scores) if score.verifier == counter.name), None)
-    if verdict is None:
-        raise StageError(f"verify {counter.name}: sample {sample.id} of an answered request came back without a score of {counter.name!r}")
-    counter.detail[verdict] += 1
-    if verdict == "error":
-        counter.failed += 1
-    else:
-        counter.kept += 1
-
-
-def curated(
-    stage: Callable[[Any, Iterable[Group]], Iterator[Group | Drop]], ctx: Any, groups: Iterable[Group], counter: Counter
-) -> Iterator[Group | Drop]:
-    """Run a curator; each sample leaves once, kept or set aside with a reason. Reasons are counted by what stands before
-    their first colon. Memory: the samples inside the curator."""
-    inside: dict[str, None] = {}
-
-    def noted() -> Iterator[Group]:
-        for group in groups:
-            counter.into += len(group.samples)
-            for sample in group.samples:
-                inside[sample.id] = None
-            yield group
-
-    for item in stage(ctx, noted()):
-        samples = item.group.samples if isinstance(item, Drop) else item.samples
-        for sample in samples:
-            if sample.id not in inside:
-                raise StageError(f"curate {counter.name}: sample {sample.id} left twice or never came in")
-            del inside[sample.id]
-        if isinstance(item, Drop):
-            counter.dropped += len(samples)
-            counter.detail[item.reason.partition(":")[0]] += len(samples)
-        else:
-            counter.kept += len(samples)
-        if samples:
-            yield item
-    if inside:
-        raise StageError(
-            f"curate {counter.name}: {len(inside)} samples never came out, the first is {next(iter(inside))}; keep or drop each one"
-        )
-
-
-@dataclass(frozen=True)
-class Decontaminate:
-    """Sets aside samples whose prompt or answer stands in the held-out set: by equality up to layout, or by a shared 13-gram."""
-
-    index: HeldOutIndex
-    name: str = "decontaminate"
-
-    def __call__(self, ctx: object, groups: Iterable[Group], /) -> Iterator[Group | Drop]:
-        for group in groups:
-            asked = self.index.match(prompt_text(group.task.prompt))
-            reasons = [asked or self._said(group.task, sample) for sample in group.samples]
-            if not any(reasons):
-                yield group
-                continue
-            kept = tuple(sample for sample, reason in zip(group.samples, reasons, strict=True) if reason is None)
-            if kept:
-                yield Group(group.task, kept)
-            for sample, reason in zip(group.samples, reasons, strict=True):
-                if reason is not None:
-                    yield Drop(Group(group.task, (sample,)), self.name, f"held out: {reason}")
-
-    def _said(self, task: Task, sample: Sample) -> str | None:
-        for turn in sample.turns:
-            asked = "" if turn.prompt == task.prompt else prompt_text(turn.prompt)
-            for text in (asked, _text(turn.completion.content)):
-                if text and (why := self.index.match(text)):
-                    return why
-        return None
-
-
-def _text(content: object) -> str:
-    return content if isinstance(content, str) else ""
+    return count, index, known

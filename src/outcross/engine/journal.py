@@ -53,6 +53,8 @@ class Journal:
                 raise StoreError(f"{path} is a journal of format {found}; this version of Outcross reads format {FORMAT}")
             self._db.executescript(_SCHEMA)
             self._db.execute(f"PRAGMA user_version={FORMAT}")
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"the journal {path} cannot be written ({error}); free space or fix the permissions, then resume") from error
         except sqlite3.DatabaseError as error:
             raise StoreError(f"the journal {path} cannot be used ({error}); move it away to start without earlier answers") from error
 
@@ -80,9 +82,11 @@ class Journal:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?,?,?,?,?,?)", rows)
                 self._db.execute("COMMIT")
-            except sqlite3.Error as error:
+            except BaseException as error:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
+                if not isinstance(error, sqlite3.Error):  # Ctrl-C, for one
+                    raise
                 raise StoreError(f"the journal {self.path} cannot be written ({error}); free disk space, then `outcross resume`") from error
 
     def spent(self) -> Mapping[str, tuple[int, Usage]]:

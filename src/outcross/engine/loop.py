@@ -6,11 +6,10 @@ round's record is complete on disk before its promotion takes effect.
 
 from __future__ import annotations
 
-import errno
 import resource
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,15 +20,16 @@ import msgspec
 import numpy as np
 
 from outcross.engine import steps
+from outcross.engine.conserve import blamed
 from outcross.engine.executor import Budget, Executor, Meter
-from outcross.engine.guards import BenchFacts, check_bench, check_plan, gate_of, probes_of
+from outcross.engine.guards import BenchFacts, check_bench, check_floor, check_plan, gate_of, probes_of
 from outcross.engine.journal import Journal
 from outcross.engine.past import Recorded
 from outcross.engine.resume import append_metric, manifest_of, prepare, seconds_before
-from outcross.engine.store import RoundDir, RunDir, file_hash, read_measurements, save_folder, suffix, write_json
+from outcross.engine.store import DISK_ERRORS, RoundDir, RunDir, file_hash, read_measurements, save_folder, suffix, write_json
 from outcross.engine.tables import MEASUREMENTS, Writer, encode_measurements
 from outcross.engine.watch import Silent, Watch
-from outcross.errors import StoreError
+from outcross.errors import StageError, StoreError
 from outcross.recipe import Phase, Recipe
 from outcross.stages import Context, Model, Probe, Role, Trainable
 from outcross.types import Comparison, Decision, Measurement
@@ -73,6 +73,7 @@ def run(
     """
     headings = check_plan(recipe, models, unsafe=options.unsafe)
     facts = check_bench(recipe.bench)
+    check_floor(recipe, facts)
     manifest = manifest_of(recipe, models, seed, options.name or recipe.name, options.config, headings, options.keep_models)
     target = RunDir(root)
     with _disk_errors(root), target.locked():
@@ -88,7 +89,7 @@ def _disk_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in DISK_ERRORS:
             raise
         raise StoreError(
             f"cannot write to {error.filename or root}: {error.strerror}. What was complete is kept; "
@@ -160,8 +161,22 @@ class _Loop:
             expected = holder.record["champion"][role]["id"]
             current, first = self.champions[role], self.first[role]
             if current.id != expected and isinstance(first, Trainable):
-                self.champions[role] = first.load(self.target.root / holder.record["champion"][role]["folder"])
+                folder = self.target.root / holder.record["champion"][role]["folder"]
+                self.champions[role] = first.load(folder)
+                if self.champions[role].id != expected:
+                    raise StoreError(
+                        f"{folder} holds the model {self.champions[role].id}, and the record of {holder.label} promoted {expected}; "
+                        "restore the folder from a copy: only recorded promotions hold"
+                    )
                 self._follow_aliases(role, first)
+                self._release([current])
+
+    def _release(self, models: Iterable[Model]) -> None:
+        """Let go of models that nothing holds any more: a candidate is on disk, and is loaded again if it was promoted."""
+        held = [*self.first.values(), *self.champions.values()]
+        for model in models:
+            if not any(model is other for other in held):
+                model.close()
 
     def _follow_aliases(self, role: Role, first: Model) -> None:
         for other, model in self.first.items():
@@ -178,13 +193,16 @@ class _Loop:
         counts: list[dict[str, Any]] = []
         fits: dict[Role, Any] = {}
         mixtures: dict[Role, Any] = {}
+        used: list[Model] = []
         for k in range(phase.inner):
             part = self._part(phase, turn, k)
             taught, counted, fitted, mixed = self._turn(phase, part, current)
             counts += counted
-            fits, mixtures = fitted or fits, mixed or mixtures
+            fits, mixtures = {**fits, **fitted}, {**mixtures, **mixed}
             current = {**current, **taught}
+            used += taught.values()
         self._decide(phase, turn, current, {"counts": counts, "fits": fits, "mixtures": mixtures})
+        self._release(used)
 
     def _part(self, phase: Phase, turn: RoundDir, k: int) -> steps.Part:
         single = phase.inner == 1
@@ -212,7 +230,8 @@ class _Loop:
         fits, mixtures = {}, {}
         for roles in self._teams(phase):
             with self._timed(part.label, "fit"):
-                mixed = {role: steps.mix(part, ctx, role) for role in roles}
+                fitted = part.marked(f"fit{suffix(roles[0])}") is not None
+                mixed = {role: steps.mix(part, ctx, role, fitted=fitted) for role in roles}
                 mixtures.update({role: facts for role, (_, facts) in mixed.items()})
                 if not any(facts["records"] > 0 for _, facts in mixed.values()):
                     continue
@@ -254,7 +273,10 @@ class _Loop:
         found = []
         for number, probe in enumerate(probes):
             self.watch.stage(label, f"probe {probe.name}", number, len(probes), {})
-            found.append(probe(ctx))
+            with blamed(f"probe {probe.name}"):
+                found.append(probe(ctx))
+            if found[-1].probe != probe.name:
+                raise StageError(f"probe {probe.name} gave a measurement called {found[-1].probe!r}; call it by the probe's name")
         with Writer(path, MEASUREMENTS, encode_measurements) as table:
             for measurement in found:
                 table.add(("candidate", measurement))
@@ -272,17 +294,25 @@ class _Loop:
             with self._timed(turn.label, "probe"):
                 probes = list(probes_of(self.recipe.bench, phase))
                 measured = self._measure(probes, candidate, turn.folder / "measurements.parquet", turn.label)
-            decision, compared = self._gate(phase, probes, measured)
+                champion_now = self._champion(probes, turn)
+            decision, compared = self._gate(phase, measured, champion_now)
             outcome = "promoted" if decision.promote else "refused"
         self._write_record(phase, turn, outcome, decision, {**made, "measurements": compared, "champion": champion})
 
-    def _gate(self, phase: Phase, probes: list[Probe], measured: Mapping[str, Measurement]) -> tuple[Decision, dict[str, Any]]:
-        gate = gate_of(self.recipe.bench, phase)
+    def _champion(self, probes: list[Probe], turn: RoundDir) -> dict[str, Measurement]:
+        """The probes on the models that hold now: as they were measured for promotion, and the others now."""
+        last = next((item for item in reversed(self.done) if item.promoted), None)
+        known = read_measurements(self.target.start / "measurements.parquet") if last is None else last.measurements()
+        unknown = [probe for probe in probes if probe.name not in known]
+        if unknown:
+            known |= self._measure(unknown, self.champions, turn.folder / "measurements.champion.parquet", turn.label)
+        return known
+
+    def _gate(
+        self, phase: Phase, measured: Mapping[str, Measurement], champion: Mapping[str, Measurement]
+    ) -> tuple[Decision, dict[str, Any]]:
+        gate, probes = gate_of(self.recipe.bench, phase), probes_of(self.recipe.bench, phase)
         first = read_measurements(self.target.start / "measurements.parquet")
-        champion = dict(first)
-        for turn in self.done:
-            if turn.promoted:
-                champion.update(turn.measurements())
         spent = sum(turn.decision.alpha_spent for turn in self.done if turn.decision is not None)
         planned = sum(item.rounds for item in self.recipe.phases if item.learn)
         decided = sum(1 for turn in self.done if turn.decision is not None)
@@ -295,7 +325,12 @@ class _Loop:
             planned,
             max(0.0, gate.alpha - spent),
         )
-        decision = gate(comparison, {probe.name: probe.margin for probe in probes})
+        with blamed("the gate"):
+            decision = gate(comparison, {probe.name: probe.margin for probe in probes})
+        if not isinstance(decision, Decision):
+            raise StageError(
+                f"the gate {type(gate).__name__} answered {decision!r:.60}, which is no Decision; nothing is promoted without one"
+            )
         return decision, {name: _compared(name, comparison) for name in names}
 
     def _write_record(self, phase: Phase, turn: RoundDir, outcome: str, decision: Decision | None, made: dict[str, Any]) -> None:
@@ -331,13 +366,12 @@ class _Loop:
         if keep == "all":
             return
         last = [turn for turn in self.done if turn.promoted][-(1 if keep == "champion" else max(1, int(keep))) :]
+        held = {turn.record["champion"][role]["folder"] for turn in last for role in turn.record["champion"]}
+        held |= {turn.record["champion"][role]["folder"] for role in self._taught() if (turn := self._holder(role)) is not None}
         for turn in self.done:
             for part in turn.parts():
                 for folder in part.glob("model*"):
-                    kept = any(
-                        str(folder.relative_to(self.target.root)) == held["folder"] for t in last for held in t.record["champion"].values()
-                    )
-                    if folder.is_dir() and not kept:
+                    if folder.is_dir() and str(folder.relative_to(self.target.root)) not in held:
                         doomed = folder.with_name(folder.name + ".tmp")
                         folder.replace(doomed)
                         shutil.rmtree(doomed)

@@ -45,7 +45,9 @@ class Recorded:
         found: dict[str, list[Outcome]] = {}
         for earlier in self.before:
             for part in earlier.parts():
-                for row in rows_of(part / "groups.parquet", ["task_id", "verdict", "value"]):
+                for row in rows_of(part / "groups.parquet", ["id", "task_id", "verdict", "value"]):
+                    if row["id"] in self._buried:
+                        continue
                     found.setdefault(row["task_id"], []).append(Outcome(earlier.label, row["verdict"], row["value"]))
         return found
 
@@ -59,10 +61,15 @@ class Recorded:
         return [msgspec.convert(item, Review) for item in read_json(path)] if path.exists() else []
 
     def state(self, stage: str, /) -> Path:
-        """The stage's folder in this round; at first it is a copy of the one of the last promoted round."""
+        """The stage's folder in this round; at first it is a copy of the one of the last promoted round, or of the inner turn before."""
         own = self.folder / "state" / stage
         if not own.exists():
-            earlier = next((item.folder / "state" / stage for item in reversed(self.before) if item.promoted), None)
+            turn = self.folder.name.removeprefix("inner_")
+            earlier: Path | None
+            if turn != self.folder.name and int(turn) > 0:
+                earlier = self.folder.with_name(f"inner_{int(turn) - 1}") / "state" / stage
+            else:
+                earlier = next((item.parts()[-1] / "state" / stage for item in reversed(self.before) if item.promoted), None)
             own.parent.mkdir(parents=True, exist_ok=True)
             if earlier is not None and earlier.exists():
                 shutil.copytree(earlier, own)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from outcross.engine.store import RunDir, suffix
+from outcross.engine.store import RunDir, read_json
 from outcross.engine.tables import rows_of
 from outcross.errors import ConfigError, did_you_mean
 
@@ -26,9 +26,6 @@ def recall(run: RunDir, verifier: str, before: str | None = None, *, bury: bool 
     Versions are compared as dotted numbers where both are, else by equality: anything but `before` counts as affected.
     Raises `ConfigError` when the run never used the verifier.
     """
-    known = {name for turn in run.rounds() for name in turn.record["verifiers"]}
-    if verifier not in known:
-        raise ConfigError(f"{run.root} never used the verifier {verifier!r}; {did_you_mean(verifier, known)}")
     samples: dict[str, None] = {}
     examples: dict[str, None] = {}
     rounds: dict[str, None] = {}
@@ -43,6 +40,9 @@ def recall(run: RunDir, verifier: str, before: str | None = None, *, bury: bool 
                 for row in rows_of(path, ["id", "outcross"]):
                     if any(parent in samples for parent in row["outcross"]["parents"]):
                         examples[row["id"]] = None
+    known = {name for turn in run.rounds() for name in turn.record["verifiers"]}
+    if not samples and verifier not in known:  # a verifier inside a generator is known from the samples' origins alone
+        raise ConfigError(f"{run.root} never used the verifier {verifier!r}; {did_you_mean(verifier, known)}")
     found = Recall(tuple(samples), tuple(examples), tuple(rounds), _models(run, examples))
     if bury and found.samples:
         run.bury([*found.samples, *found.examples], {"recall": verifier, "before": before})
@@ -69,10 +69,11 @@ def _models(run: RunDir, examples: dict[str, None]) -> tuple[str, ...]:
     """Model folders that saw a recalled example, and those built on such a model."""
     tainted: set[str] = set()
     folders: dict[str, None] = {}
-    for turn in run.rounds():
-        for role, made in turn.record["fits"].items():
-            seen = any(row["id"] in examples for part in turn.parts() for row in rows_of(part / f"order{suffix(role)}.parquet", ["id"]))
+    for part in (part for turn in run.rounds() for part in turn.parts()):
+        for marker in sorted((part / "steps").glob("fit*.json")):
+            made, of = read_json(marker), marker.stem.removeprefix("fit")  # the role's suffix
+            seen = any(row["id"] in examples for row in rows_of(part / f"order{of}.parquet", ["id"]))
             if seen or made["start"] in tainted:
                 tainted.add(made["model"])
-                folders[turn.record["champion"].get(role, {}).get("folder", f"{turn.label}/model{suffix(role)}")] = None
+                folders[str((part / f"model{of}").relative_to(run.root))] = None
     return tuple(folders)

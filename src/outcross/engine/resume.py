@@ -71,7 +71,7 @@ def prepare(run: RunDir, manifest: dict[str, Any]) -> int:
     """
     if run.exists:
         _same(run, manifest)
-        sweep(run.root)
+        sweep(run)
     else:
         write_json(run.root / "manifest.json", manifest)
     attempt = 1 + sum(1 for _ in (run.root / "logs").glob("attempt_*"))
@@ -100,7 +100,7 @@ def _plain(value: Any) -> Any:
 
 
 def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
+    if isinstance(old, dict) and isinstance(new, dict) and not (_is_number(old) or _is_number(new)):
         for key in sorted(old.keys() | new.keys()):
             yield from _differences(old.get(key), new.get(key), f"{path}.{key}")
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
@@ -110,8 +110,13 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
         yield f"{path}: {_short(old)} → {_short(new)}"
 
 
+def _is_number(value: Any) -> bool:
+    """Whether this is a number in the exact form that fingerprints use, which nobody can read."""
+    return isinstance(value, dict) and set(value) == {"float"}
+
+
 def _short(value: Any) -> str:
-    if isinstance(value, dict) and set(value) == {"float"}:
+    if _is_number(value):
         return f"{float.fromhex(value['float']):g}"
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "…"

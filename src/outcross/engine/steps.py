@@ -4,7 +4,10 @@ when the marker is there: a killed run repeats at most the step it was in."""
 from __future__ import annotations
 
 import shutil
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from outcross.engine.conserve import Admit, Counter, Decontaminate, blamed, curated, generated, verified
 from outcross.engine.executor import pipelined
-from outcross.engine.guards import Admit, BenchFacts, Counter, Decontaminate, curated, generated, verified
+from outcross.engine.guards import BenchFacts, held_out_in
 from outcross.engine.store import RoundDir, read_json, save_folder, suffix, write_json
 from outcross.engine.tables import (
     DROPS,
@@ -34,11 +38,11 @@ from outcross.engine.tables import (
     scalar_weight,
 )
 from outcross.engine.watch import Watch
-from outcross.errors import GuardError, StageError
-from outcross.mix import EMPTY, Plan, Pool, plan, shares
+from outcross.errors import GuardError, StageError, StoreError
+from outcross.mix import EMPTY, Plan, Pool, plan
 from outcross.recipe import Bench, Learn, Mixture, Phase, Waived
 from outcross.stages import Context, CountsTokens, Model, Role, Trainable, name_of, version_of
-from outcross.text import digest, prompt_text, words
+from outcross.text import prompt_text, words
 from outcross.types import Content, Drop, Example, Group, Origin
 
 SHOWN = 3  # groups of a round that the watcher sees
@@ -89,14 +93,17 @@ def generate(part: Part, ctx: Context) -> list[Json]:
     assert phase.generate is not None
     counters = [Counter("generate", name_of(phase.generate))]
     tasks = Admit(part.facts.index)(phase.tasks(ctx, part.bench.tasks))
-    stream: Iterator[Group] = pipelined(_watched(part, generated(phase.generate, ctx, tasks, counters[0]), counters[0]))
-    for verifier in phase.verify:
-        counters.append(Counter("verify", name_of(verifier)))
-        stream = pipelined(_watched(part, verified(verifier, ctx, stream, counters[-1]), counters[-1]))
     with (
+        ExitStack() as threads,  # ended at once when anything fails: a thread left alone would go on asking models
         Writer(part.folder / "groups.parquet", SAMPLES, encode_groups, rows=1024) as kept,
         Writer(part.folder / "drops.parquet", DROPS, encode_drops, rows=1024) as dropped,
     ):
+        first = pipelined(_watched(part, generated(phase.generate, ctx, tasks, counters[0]), counters[0]))
+        stream: Iterator[Group] = threads.enter_context(closing(first))
+        for verifier in phase.verify:
+            counters.append(Counter("verify", name_of(verifier)))
+            judged = pipelined(_watched(part, verified(verifier, ctx, stream, counters[-1]), counters[-1]))
+            stream = threads.enter_context(closing(judged))
         curators: list[Any] = [Decontaminate(part.facts.index), *phase.curate]
         for curator in curators:
             counters.append(Counter("curate", name_of(curator)))
@@ -132,32 +139,46 @@ def _watched(part: Part, groups: Iterable[Group], counter: Counter) -> Iterator[
 
 # ── learn: groups → examples ───────────────────────────────────────────────────────────────────────────────────────────
 def learn(part: Part, ctx: Context, role: Role, what: Learn) -> Json:
-    """Fill examples.parquet for a role; how many samples became examples."""
+    """Fill examples.parquet for a role; how many samples became examples. Memory: 8 bytes a sample, more for those learnt."""
     done = part.marked(f"learn{suffix(role)}")
     if done is not None:
         return done
     stored = StoredGroups(part.folder / "groups.parquet")
     counter = Counter("learn", f"{_snake(what.objective)}:{role}")
-    for batch in rows_of(stored.path, ["error"]):
-        counter.into += 1
-        counter.failed += bool(batch["error"])
+    samples = array("q")
+    for row in rows_of(stored.path, ["id", "error"]):
+        samples.append(hash(row["id"]))
+        counter.failed += bool(row["error"])
+    counter.into = len(samples)
+    known = array("q", np.sort(np.frombuffer(samples, np.int64)).tobytes())
     count_tokens = _token_counter(ctx.model(role))
     used: set[int] = set()
     made = 0
-    with Writer(part.folder / f"examples{suffix(role)}.parquet", EXAMPLES, encode_examples) as table:
+    with Writer(part.folder / f"examples{suffix(role)}.parquet", EXAMPLES, encode_examples) as table, blamed(f"learn {counter.name}"):
         for example in what.objective(ctx, stored):
-            why = part.facts.index.match(prompt_text(example.prompt))
+            why = held_out_in(example, part.facts.index)
             if why:
                 raise GuardError(f"the objective {counter.name} made example {example.id}, which {why}; nothing held out may be learnt")
-            used.update(map(digest, example.origin.parents))
+            parents = [key for key in map(hash, example.origin.parents) if _among(known, key)]
+            if not parents:
+                raise StageError(
+                    f"learn {counter.name}: example {example.id} names no sample of this round among its parents "
+                    f"{example.origin.parents!r:.80}; without its lineage a recall could not find it"
+                )
+            used.update(parents)
             made += 1
             table.add((example, count_tokens(example)))
     counter.kept = len(used)
     counter.dropped = counter.into - counter.failed - counter.kept
     if counter.dropped < 0:
-        raise StageError(f"learn {counter.name}: examples name {counter.kept} parent samples and only {counter.into} samples were given")
+        raise StageError(f"learn {counter.name}: examples were made of failed requests; {counter.failed} of {counter.into} samples failed")
     counter.detail["examples"] = made
     return part.mark(f"learn{suffix(role)}", {"counts": counter.counts(), "examples": made})
+
+
+def _among(known: array[int], key: int) -> bool:
+    place = bisect_left(known, key)
+    return place < len(known) and known[place] == key
 
 
 def _snake(stage: object) -> str:
@@ -256,8 +277,11 @@ class Chain:
         return chain.from_iterable(self.parts)
 
 
-def mix(part: Part, ctx: Context, role: Role) -> tuple[Mixed, Json]:
-    """The round's mixture and its composition; mixture.parquet says which row was seen how often."""
+def mix(part: Part, ctx: Context, role: Role, *, fitted: bool = False) -> tuple[Mixed, Json]:
+    """The round's mixture and its composition; mixture.parquet says which row was seen how often.
+
+    A mixture that was written and not `fitted` yet is written anew when more records have been tombstoned since.
+    """
     mixture = part.phase.mix
     name = f"examples{suffix(role)}.parquet"
     new = Source(part.folder / name, part.buried, keeps_own=True)
@@ -272,8 +296,8 @@ def mix(part: Part, ctx: Context, role: Role) -> tuple[Mixed, Json]:
     parts = [chosen.new, *(np.split(chosen.history, edges) if earlier else [])]
     mixed = Mixed(list(zip((new, *earlier), parts, strict=True)), real, chosen.real, chosen.real_weight)
     done = part.marked(f"mix{suffix(role)}")
-    if done is None:
-        done = part.mark(f"mix{suffix(role)}", _write_mixture(part, ctx, role, mixed, chosen, (pools[0], history_pool, real_pool)))
+    if done is None or (done["tombstones"] != len(part.buried) and not fitted):
+        done = part.mark(f"mix{suffix(role)}", _write_mixture(part, ctx, role, mixed, chosen, len(real_pool)))
     return mixed, done
 
 
@@ -283,24 +307,32 @@ def _real_pool(real: Iterable[Example], model: Model) -> Pool:
     return Pool(np.array([s for s, _ in sizes], float), np.array([w for _, w in sizes], float))
 
 
-def _write_mixture(part: Part, ctx: Context, role: Role, mixed: Mixed, chosen: Plan, pools: tuple[Pool, Pool, Pool]) -> Json:
+def _write_mixture(part: Part, ctx: Context, role: Role, mixed: Mixed, chosen: Plan, size: int) -> Json:
+    """Write mixture.parquet. What counts as real is a row of the bench whose origin is proved or attested, and nothing else."""
     count = _token_counter(ctx.model(role))
     parts: dict[tuple[str, str, str, int, str], list[float]] = {}
+    real = [0.0, 0.0]
     with Writer(part.folder / f"mixture{suffix(role)}.parquet", MIXTURE, _encode_mixture) as table:
         for source, row, example, repeats in mixed.rows():
             weight = scalar_weight(example)
             table.add((example.id, source, row, repeats, weight))
             total = parts.setdefault(_part_key(example.origin), [0.0, 0.0])
-            total[0] += repeats * abs(weight)
-            total[1] += repeats * abs(weight) * count(example)
-    records, tokens = shares(chosen, *pools)
+            seen = repeats * abs(weight)
+            tokens = seen * count(example)
+            total[0] += seen
+            total[1] += tokens
+            if source == "real" and example.origin.is_real:
+                real[0] += seen
+                real[1] += tokens
+    every = [sum(total[i] for total in parts.values()) for i in range(2)]
+    share = {unit: real[i] / every[i] if every[i] else 0.0 for i, unit in enumerate(("records", "tokens"))}
     mixture = part.phase.mix
-    _check_floor(mixture, records, tokens, parts, part.label)
-    size = len(pools[2])
+    _check_floor(mixture, share if parts else {}, part.label)
     return {
-        "records": sum(total[0] for total in parts.values()),
-        "tokens": sum(total[1] for total in parts.values()),
-        "real_share": {"records": records, "tokens": tokens},
+        "records": every[0],
+        "tokens": every[1],
+        "real_share": share,
+        "tombstones": len(part.buried),
         "floor": f"waived: {mixture.floor.reason}" if isinstance(mixture.floor, Waived) else mixture.floor,
         "required": mixture.real_floor if mixture.floor == "rows" else None,
         "waiting": chosen.waiting,
@@ -324,16 +356,14 @@ def _encode_mixture(rows: list[tuple[str, str, int, int, float]]) -> pa.RecordBa
     return pa.RecordBatch.from_arrays([pa.array(c, f.type) for c, f in zip(columns, MIXTURE, strict=True)], schema=MIXTURE)
 
 
-def _check_floor(mixture: Mixture, records: float, tokens: float, parts: Mapping[Any, list[float]], label: str) -> None:
+def _check_floor(mixture: Mixture, share: Mapping[str, float], label: str) -> None:
     """The floor is checked on the mixture as written, by proved or attested origin, not on what was planned."""
-    if mixture.floor != "rows" or not parts:
+    if mixture.floor != "rows":
         return
-    for unit, index in (("records", 0), ("tokens", 1)):
-        total = sum(size[index] for size in parts.values())
-        real = sum(size[index] for key, size in parts.items() if key[0] == "real" and key[1] != "none")
-        if real < (mixture.real_floor - 1e-9) * total:
+    for unit, real in share.items():
+        if real < mixture.real_floor - 1e-9:
             raise GuardError(
-                f"round {label}: real data make up {real / total:.1%} of the {unit} that the optimiser would see, and the floor is "
+                f"round {label}: real data make up {real:.1%} of the {unit} that the optimiser would see, and the floor is "
                 f"{mixture.real_floor:.0%}. Rows of bench.real without proof or attestation count as synthetic: state their origin, "
                 "or give more real data"
             )
@@ -347,7 +377,12 @@ def fit(
     folder = part.folder / f"model{suffix(role)}"
     done = part.marked(f"fit{suffix(role)}")
     if done is not None and folder.exists():
-        return start.load(folder), done
+        found = start.load(folder)
+        if found.id != done["model"]:
+            raise StoreError(
+                f"{folder} holds the model {found.id}, and {done['model']} was fitted there; remove the folder to fit it again"
+            )
+        return found, done
     steps = count = 0
     with Writer(part.folder / f"order{suffix(role)}.parquet", ORDER, _encode_order) as table:
 
@@ -363,8 +398,8 @@ def fit(
         shutil.rmtree(folder)
     save_folder(folder, candidate.save)
     skipped = len(getattr(candidate, "skipped", ()))
-    found = {"steps": steps, "examples": count, "start": start.id, "model": candidate.id, "depth": candidate.depth, "skipped": skipped}
-    return candidate, part.mark(f"fit{suffix(role)}", found)
+    facts = {"steps": steps, "examples": count, "start": start.id, "model": candidate.id, "depth": candidate.depth, "skipped": skipped}
+    return candidate, part.mark(f"fit{suffix(role)}", facts)
 
 
 def _encode_order(rows: list[tuple[int, str]]) -> pa.RecordBatch:

@@ -15,6 +15,7 @@ the round's files. The store only accumulates: a record can be tombstoned, never
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -30,10 +31,11 @@ from typing import Any
 import msgspec
 
 from outcross.engine.tables import decode_example, decode_groups, decode_measurement, fsync_folder, rows_of
-from outcross.errors import RunLocked, StoreError
+from outcross.errors import OutcrossError, RunLocked, StoreError
 from outcross.types import Decision, Example, Group, Measurement
 
 FORMAT = 1
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 PRIMARY = "policy"
 
 
@@ -220,9 +222,12 @@ class RunDir:
             os.close(handle)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a killed process left half written: names that end in `.tmp`."""
-    for path in sorted(folder.rglob("*.tmp"), reverse=True):
+def sweep(run: RunDir) -> None:
+    """Remove what a killed process left half written: names that end in `.tmp`, where the engine writes and nowhere else."""
+    written = ["start", "tombstones", *(phase["name"] for phase in run.manifest["phases"])]
+    found = [path for name in written for path in (run.root / name).rglob("*.tmp")]
+    found += [run.root / "manifest.json.tmp", *run.root.glob("champion*.tmp")]
+    for path in sorted(found, reverse=True):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -230,12 +235,25 @@ def sweep(folder: Path) -> None:
 
 
 def save_folder(folder: Path, save: Any) -> None:
-    """Let `save(path)` fill a folder that appears, complete and on disk, under its name only afterwards."""
+    """Let `save(path)` fill a folder that appears, complete and on disk, under its name only afterwards.
+
+    Raises `StoreError` when it cannot be saved: libraries tell a full disk in many ways.
+    """
     temporary = folder.with_name(folder.name + ".tmp")
     if temporary.exists():
         shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
-    save(temporary)
+    try:
+        save(temporary)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OutcrossError):
+            raise
+        free = shutil.disk_usage(folder.parent).free
+        raise StoreError(
+            f"the model cannot be saved to {folder} ({type(error).__name__}: {error}; {free / 1e6:,.1f} MB free). What was complete is kept; "
+            "free space or fix the permissions, then `outcross resume`"
+        ) from error
     for path in sorted(temporary.rglob("*")):
         if path.is_file():
             handle = os.open(path, os.O_RDONLY)

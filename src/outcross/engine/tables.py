@@ -362,13 +362,15 @@ class Writer(Generic[T]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            with suppress(OSError):  # a full disk is what got us here, perhaps
-                self._parquet.close()
-                self._file.close()
-            self._temporary.unlink(missing_ok=True)
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            if not self._file.closed:
+                for thing in (self._parquet, self._file):
+                    with suppress(OSError):  # a full disk is what got us here, perhaps
+                        thing.close()
+                self._temporary.unlink(missing_ok=True)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ PyTorch and transformers are imported when a model is made, not when this module
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -65,6 +66,8 @@ class TorchLM:
         with self._lock:
             self._model = None
             import torch
+
+            gc.collect()  # modules and their trainer hold each other in circles
 
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

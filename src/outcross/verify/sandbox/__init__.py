@@ -1,0 +1,1 @@
+"""Running programs that nobody trusts: what a machine can isolate, and a pool of warm sandboxes."""
