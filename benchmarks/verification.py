@@ -1,12 +1,14 @@
 """What a check costs: programs in the warm sandbox against one bubblewrap a program, maths against math-verify in process.
 
 Both sides run in turn in every repeat and medians of the ratios are printed, so that a busy machine slows both.
-Run: python benchmarks/verification.py [--repeats 3] [--programs 60] [--answers 200]
+Run: python benchmarks/verification.py [--repeats 3] [--programs 164] [--answers 800]
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 import logging
 import os
 import statistics
@@ -24,8 +26,8 @@ from outcross.verify.code import Code
 from outcross.verify.math import Math
 from outcross.verify.sandbox.levels import bubblewrap
 
-PROGRAM = "def f(items):\n    return sorted(set(items))\n"
-TEST = "def check(candidate):\n    for n in range(50):\n        assert candidate([n, 1, n]) == sorted({n, 1})\n"
+HUMANEVAL = Path(__file__).parents[2] / "shared" / "data" / "humaneval" / "HumanEval.jsonl.gz"
+LIMITS = "import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))\nresource.setrlimit(resource.RLIMIT_CPU, (5, 5))\n"
 SYMBOLIC = [
     ("$\\frac{{\\sqrt{{{n}}}}}{{{n}}}$", "so it is \\boxed{{\\frac{{1}}{{\\sqrt{{{n}}}}}}}"), ("$x^2-{n}^2$", "$(x-{n})(x+{n})$"), ("$2\\pi r+{n}$", "\\boxed{{{n}+2r\\pi}}"),
     ("$\\{{{n},2,3\\}}$", "$\\{{3,2,{n}\\}}$"), ("{n}", "Then 9 + 9 is not it.\n#### {n}"), ("$[0,{n}]$", "$[0,{n})$"), ("$x+{n}$", "$x+2{n}$"), ("{n}", "The total is 1{n}."),
@@ -49,14 +51,18 @@ def timed(work: Callable[[], T]) -> tuple[float, T]:
     return time.perf_counter() - began, result
 
 
-def onebubblewrap_each(count: int) -> int:
+def one_bubblewrap_each(problems: list[dict[str, str]]) -> int:
     """The usual way: every program with its test in a Python of its own in a bubblewrap of its own, as many at once as cores."""
     prefix = os.path.realpath(sys.base_prefix)
     python = Path("/python") / Path(os.path.realpath(sys.executable)).relative_to(prefix)
-    line = [*bubblewrap(), "--ro-bind", prefix, "/python", "--", str(python), "-I", "-S", "-c", f"{PROGRAM}\n{TEST}\ncheck(f)"]
+    line = [*bubblewrap(), "--ro-bind", prefix, "/python", "--", str(python), "-I", "-c"]
+
+    def run(row: dict[str, str]) -> bool:
+        code = f"{LIMITS}\n{row['prompt']}{row['canonical_solution']}\n{row['test']}\ncheck({row['entry_point']})"
+        return subprocess.run([*line, code], check=False, capture_output=True, timeout=120).returncode == 0
+
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        runs = threads.map(lambda _: subprocess.run(line, check=False, capture_output=True, timeout=120).returncode == 0, range(count))
-        return sum(runs)
+        return sum(threads.map(run, problems))
 
 
 def in_process(pairs: list[tuple[str, str]]) -> int:
@@ -66,12 +72,13 @@ def in_process(pairs: list[tuple[str, str]]) -> int:
     return sum(verify(parse(gold), parse(answer)) for gold, answer in pairs)
 
 
-def programs(count: int) -> tuple[float, float]:
-    task = Task("t", "", columns=(("test", TEST), ("entry_point", "f")))
-    ours, good = timed(lambda: passed(Code(), [(task, PROGRAM)] * count))
-    theirs, also = timed(lambda: onebubblewrap_each(count))
-    assert good == also == count
-    return count / ours, count / theirs
+def programs(problems: list[dict[str, str]]) -> tuple[float, float]:
+    columns = [tuple({"test": row["test"], "entry_point": row["entry_point"], "setup": row["prompt"]}.items()) for row in problems]
+    asked = [(Task("t", "", columns=one), row["canonical_solution"]) for one, row in zip(columns, problems, strict=True)]
+    ours, good = timed(lambda: passed(Code(), asked))
+    theirs, also = timed(lambda: one_bubblewrap_each(problems))
+    assert good == also == len(problems)
+    return len(problems) / ours, len(problems) / theirs
 
 
 def maths(pairs: list[tuple[str, str]]) -> tuple[float, float]:
@@ -91,18 +98,29 @@ def report(name: str, against: str, rates: list[tuple[float, float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--programs", type=int, default=60)
-    parser.add_argument("--answers", type=int, default=200)
+    parser.add_argument("--programs", type=int, default=164)
+    parser.add_argument("--answers", type=int, default=800)
     given = parser.parse_args()
-    numbers = [(str(n), str(n + n % 2)) for n in range(1000, 1000 + given.answers)]
-    symbolic = [
-        (gold.format(n=n + 5), answer.format(n=n + 5)) for n in range(given.answers) for gold, answer in SYMBOLIC[n % len(SYMBOLIC) :][:1]
-    ]
-    in_process(symbolic[:8])  # its imports and caches are paid
-    print("| checks | a second | against | a second | median ratio |\n|---|--:|---|--:|--:|")
-    report("programs", "one bubblewrap each", [programs(given.programs) for _ in range(given.repeats)])
-    report("plain numbers", "math-verify in process", [maths(numbers) for _ in range(given.repeats)])
-    report("expressions, start of workers included", "math-verify in process", [maths(symbolic) for _ in range(given.repeats)])
+    in_process(symbolic(0, 8))  # its imports are paid
+    print("| checks | a second | against | a second | median ratio |\n|---|--:|---|--:|--:|", flush=True)
+    if HUMANEVAL.exists():
+        with gzip.open(HUMANEVAL, "rt") as lines:
+            problems = [json.loads(line) for line in lines][: given.programs]
+        report("HumanEval programs", "one bubblewrap each", [programs(problems) for _ in range(given.repeats)])
+    else:
+        print("no programs: HumanEval is not under ../shared/data/humaneval")
+    starts = [given.answers * turn for turn in range(1, given.repeats + 1)]  # new answers every time: both sides keep caches
+    report("plain numbers", "math-verify in process", [maths(numbers(start, given.answers)) for start in starts])
+    report("expressions, start of workers included", "math-verify in process", [maths(symbolic(start, given.answers)) for start in starts])
+
+
+def numbers(start: int, count: int) -> list[tuple[str, str]]:
+    return [(str(n), str(n + n % 2)) for n in range(start, start + count)]
+
+
+def symbolic(start: int, count: int) -> list[tuple[str, str]]:
+    chosen = [(n, *SYMBOLIC[n % len(SYMBOLIC)]) for n in range(start, start + count)]
+    return [(gold.format(n=n + 5), answer.format(n=n + 5)) for n, gold, answer in chosen]
 
 
 if __name__ == "__main__":

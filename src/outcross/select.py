@@ -1,4 +1,4 @@
-"""Selectors: which tasks a round works on."""
+"""Selectors: which tasks a round works on, and how many of a bench's tasks that is at most, for forecasts and progress."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ class All:
     def __call__(self, ctx: Context, tasks: Iterable[Task], /) -> Iterator[Task]:
         return iter(tasks)
 
+    def at_most(self, tasks: int, /) -> int:
+        return tasks
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -27,6 +30,9 @@ class Parts:
 
     def __call__(self, ctx: Context, tasks: Iterable[Task], /) -> Iterator[Task]:
         return islice(tasks, ctx.index % self.n, None, self.n)
+
+    def at_most(self, tasks: int, /) -> int:
+        return -(-tasks // self.n)
 
 
 @dataclass(frozen=True)
@@ -46,3 +52,6 @@ class Sample:
                 if slot < self.n:
                     kept[slot] = (index, task)
         return (task for _, task in sorted(kept, key=lambda pair: pair[0]))
+
+    def at_most(self, tasks: int, /) -> int:
+        return min(self.n, tasks)

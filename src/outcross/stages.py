@@ -223,9 +223,10 @@ class Named(Protocol):
 
 
 class Selector(Protocol):
-    """Chooses this round's tasks. Order matters: it is the order of generation."""
+    """Chooses this round's tasks. Order matters: it is the order of generation. `at_most`: how many of `tasks` tasks."""
 
     def __call__(self, ctx: Context, tasks: Iterable[Task], /) -> Iterator[Task]: ...
+    def at_most(self, tasks: int, /) -> int: ...
 
 
 class Generator(Named, Protocol):

@@ -156,6 +156,9 @@ class Smuggler:
         yield from list(tasks)[:3]
         yield Task("innocent", HELD_OUT[3].prompt, "1")
 
+    def at_most(self, tasks: int, /) -> int:
+        return tasks + 1
+
 
 def test_a_selector_cannot_bring_a_held_out_item_to_the_generator(tmp_path: Path) -> None:
     with pytest.raises(GuardError, match="the selector chose task 'innocent', which equals a held-out prompt"):

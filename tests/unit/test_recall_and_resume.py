@@ -11,6 +11,7 @@ import pytest
 from toys import TASKS, phase, play, recipe
 
 from outcross.engine.recall import recall
+from outcross.engine.store import RunDir
 from outcross.errors import ConfigError
 from outcross.generate.draw import Draw
 from outcross.stages import Context, Stage
@@ -40,6 +41,16 @@ def test_a_verifier_inside_a_generator_is_recalled(tmp_path: Path) -> None:
     assert len(found.samples) == len(TASKS)  # one sample of each task, kept or dropped
     with pytest.raises(ConfigError, match=r"never used the verifier 'exakt'; did you mean 'exact'"):
         recall(run, "exakt")
+
+
+def test_a_recall_reaches_into_the_round_that_was_stopped_half_way(tmp_path: Path) -> None:
+    made = recipe(phase(rounds=2))
+    run = play(made, tmp_path)
+    whole = recall(run, "exact")
+    run.rounds()[1].record_path.unlink()  # as if killed just before the round was complete
+    stopped = RunDir(tmp_path)
+    assert len(stopped.rounds()) == 1
+    assert recall(stopped, "exact") == whole
 
 
 def test_going_on_removes_what_a_kill_left_half_written_and_nobody_elses_files(tmp_path: Path) -> None:

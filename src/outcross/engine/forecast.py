@@ -37,7 +37,7 @@ def forecast(recipe: Recipe, models: Mapping[Role, Model], facts: BenchFacts) ->
         learns += turns * len(phase.learn)
         asking = [phase.generate, *phase.verify, *phase.curate]
         for stage in asking:
-            for role, count in _calls(stage, facts.tasks).items():
+            for role, count in _calls(stage, phase.tasks.at_most(facts.tasks)).items():
                 calls[role] += turns * count
                 tokens += turns * count * _tokens_a_call(stage)
         measured = phase.rounds + 1 if phase.learn else 0

@@ -29,7 +29,7 @@ def recall(run: RunDir, verifier: str, before: str | None = None, *, bury: bool 
     samples: dict[str, None] = {}
     examples: dict[str, None] = {}
     rounds: dict[str, None] = {}
-    for turn in run.rounds():
+    for turn in run.begun():
         for part in turn.parts():
             for name in ("groups.parquet", "drops.parquet"):
                 for row in rows_of(part / name, ["id", "scores", "outcross"]):
@@ -69,7 +69,7 @@ def _models(run: RunDir, examples: dict[str, None]) -> tuple[str, ...]:
     """Model folders that saw a recalled example, and those built on such a model."""
     tainted: set[str] = set()
     folders: dict[str, None] = {}
-    for part in (part for turn in run.rounds() for part in turn.parts()):
+    for part in (part for turn in run.begun() for part in turn.parts()):
         for marker in sorted((part / "steps").glob("fit*.json")):
             made, of = read_json(marker), marker.stem.removeprefix("fit")  # the role's suffix
             seen = any(row["id"] in examples for row in rows_of(part / f"order{of}.parquet", ["id"]))

@@ -128,11 +128,11 @@ def _set_aside(items: Iterable[Group | Drop], dropped: Writer[Drop]) -> Iterator
 
 
 def _watched(part: Part, groups: Iterable[Group], counter: Counter) -> Iterator[Group]:
-    done = 0
+    done, total = 0, part.phase.tasks.at_most(part.facts.tasks)
     for group in groups:
         done += 1
         if done % 64 == 0:
-            part.watch.stage(part.label, f"{counter.stage} {counter.name}", done, part.facts.tasks, counter.detail)
+            part.watch.stage(part.label, f"{counter.stage} {counter.name}", done, total, counter.detail)
         yield group
     part.watch.stage(part.label, f"{counter.stage} {counter.name}", done, done, counter.detail)
 

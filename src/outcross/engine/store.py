@@ -163,9 +163,13 @@ class RunDir:
 
     def rounds(self) -> list[RoundDir]:
         """Complete rounds, in the order in which they ran."""
+        return [item for item in self.begun() if item.complete]
+
+    def begun(self) -> list[RoundDir]:
+        """Rounds that have a folder, the one that was stopped half way included."""
         planned = self.manifest["phases"]
-        found = [self.round(phase["name"], number) for phase in planned for number in range(phase["rounds"])]
-        return [item for item in found if item.complete]
+        found = (self.round(phase["name"], number) for phase in planned for number in range(phase["rounds"]))
+        return [item for item in found if item.folder.is_dir()]
 
     def champion(self, role: str = PRIMARY) -> Path | None:
         """The folder of the model that holds now."""
