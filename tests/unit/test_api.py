@@ -173,7 +173,7 @@ models: {{policy: {{use: tabular, answers: {answers}}}}}
     assert made.summary.seed == 4
     manifest = made._dir.manifest
     assert manifest["keep_models"] == "champion"
-    assert manifest["config"]["budget"] == {"tokens": 10_000, "requests": None, "seconds": None}
+    assert manifest["config"]["budget"] == {"tokens": 10_000, "requests": None, "seconds": None, "money": None}
     assert outcross.run(tmp_path / "run.yaml", out="runs/run", seed=4, keep_models="champion") == made
 
 
