@@ -58,20 +58,6 @@ def plan(new: Pool, history: Pool, real: Pool, mixture: Mixture, rng: np.random.
     return _floored(new, history, real, mixture, rng)
 
 
-def shares(chosen: Plan, new: Pool, history: Pool, real: Pool) -> tuple[float, float]:
-    """The share of real data in a plan, by records and by tokens; 0 when the plan is empty."""
-    records = tokens = real_records = real_tokens = 0.0
-    for pool, counts, is_real in ((new, chosen.new, False), (history, chosen.history, False), (real, chosen.real, True)):
-        if not len(counts):
-            continue
-        weight = counts * pool.weight * (chosen.real_weight if is_real else 1.0)
-        records += float(weight.sum())
-        tokens += float((weight * pool.tokens).sum())
-        if is_real:
-            real_records, real_tokens = float(weight.sum()), float((weight * pool.tokens).sum())
-    return (real_records / records if records else 0.0, real_tokens / tokens if tokens else 0.0)
-
-
 def _split(counts: Ints, new: Pool, history: Pool) -> tuple[Ints, Ints]:
     return counts[: len(new)], counts[len(new) : len(new) + len(history)]
 

@@ -87,6 +87,15 @@ def test_validate_checks_everything_and_says_the_price(run_file: Path) -> None:
     assert not (run_file.parent / "runs").exists()
 
 
+def test_validate_tells_the_power_of_the_gate_and_that_a_bench_is_too_small_for_it(run_file: Path) -> None:
+    """With 1,000 items, 2 points and α = 0.05 over 4 rounds an unchanged candidate passes a fifth of the time."""
+    found = out_of("validate", str(run_file), "--bench.probes.0.margin", "0.02", "--recipe.rounds", "4")
+    assert "passes the 2-point margin of pass_rate 20% of the time (α 0.0125 a round" in found
+    assert "80 % take 4,7" in found
+    small = out_of("validate", str(run_file), "--bench.held_out.n", "150")
+    assert "refuses every round: 150 held-out items, and it asks for at least 200" in small
+
+
 def test_the_resolved_configuration_is_a_run_file(run_file: Path) -> None:
     text = out_of("validate", str(run_file), *SMALL, "--config", "--mix.real_floor", "0.25")
     resolved = yaml.safe_load(text)

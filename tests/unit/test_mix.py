@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outcross.errors import GuardError
-from outcross.mix import EMPTY, Pool, plan, shares
+from outcross.mix import EMPTY, Plan, Pool, plan
 from outcross.recipe import Mixture, Waived
 
 
@@ -18,6 +18,20 @@ def pool(*tokens: float, weight: float = 1.0) -> Pool:
 
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
+
+
+def shares(chosen: Plan, new: Pool, history: Pool, real: Pool) -> tuple[float, float]:
+    """The share of real data in a plan, by records and by tokens; 0 when the plan is empty."""
+    records = tokens = real_records = real_tokens = 0.0
+    for pool, counts, is_real in ((new, chosen.new, False), (history, chosen.history, False), (real, chosen.real, True)):
+        if not len(counts):
+            continue
+        weight = counts * pool.weight * (chosen.real_weight if is_real else 1.0)
+        records += float(weight.sum())
+        tokens += float((weight * pool.tokens).sum())
+        if is_real:
+            real_records, real_tokens = float(weight.sum()), float((weight * pool.tokens).sum())
+    return (real_records / records if records else 0.0, real_tokens / tokens if tokens else 0.0)
 
 
 sizes = st.lists(st.integers(1, 50), min_size=0, max_size=40)

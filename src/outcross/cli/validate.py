@@ -64,6 +64,8 @@ def check(plan: Plan, out: Path) -> None:
     say("✓ guarantees: the plan keeps them" + ("; the report will be headed" if headings else ""))
     for heading in headings:
         say(f"    ! {heading}")
+    for line in _gates(recipe, facts.held_out):
+        say(f"    {line}")
     expected = forecast(recipe, models, facts)
     _afford(plan, expected, out)
     show(_costs(expected, out))
@@ -79,6 +81,30 @@ def _phases(recipe: Recipe) -> Iterator[str]:
         names = " → ".join(name_of(step) for step in steps if step is not None)
         taught = " · teaches " + ", ".join(phase.learn) if phase.learn else " · data only"
         yield f"phase {phase.name}: {phase.rounds} × ({names}){taught}"
+
+
+DIFFERING = 0.2  # of the answers, between two models as good as each other: what a forecast has to assume
+
+
+def _gates(recipe: Recipe, held_out: int) -> Iterator[str]:
+    """How likely each gated phase's pass-rate margins let an unchanged candidate through: the price of a small bench."""
+    from outcross.engine.guards import gate_of, probes_of
+    from outcross.gate.paired import items_needed, power, visible_drop
+
+    for phase in recipe.phases:
+        alpha = gate_of(recipe.bench, phase).alpha / sum(item.rounds for item in recipe.phases if item.learn) if phase.learn else 0
+        fewest = getattr(gate_of(recipe.bench, phase), "minimum_items", 0)
+        if alpha and held_out < fewest:
+            yield f"! the gate of {phase.name} refuses every round: {held_out:,} held-out items, and it asks for at least {fewest:,}"
+        for probe in probes_of(recipe.bench, phase) if alpha else ():
+            if probe.kind == "quality":
+                chance = power(held_out, probe.margin, alpha, DIFFERING, share=True)
+                needed = items_needed(probe.margin, alpha, DIFFERING, share=True)
+                seen = visible_drop(held_out, alpha, DIFFERING, share=True)
+                yield (
+                    f"gate of {phase.name}: a candidate exactly as good passes the {100 * probe.margin:g}-point margin of {probe.name} {chance:.0%} of "
+                    f"the time (α {alpha:.4f} a round, if {DIFFERING:.0%} of answers differ); 80 % take {needed:,} items, or {100 * seen:.1f} points"
+                )
 
 
 def _afford(plan: Plan, expected: Forecast, out: Path) -> None:
