@@ -231,3 +231,6 @@ def test_a_round_needs_tasks_but_may_choose_none(tmp_path: Path) -> None:
 class _None:
     def __call__(self, ctx: Any, tasks: Any, /) -> Any:
         return iter(())
+
+    def at_most(self, tasks: int, /) -> int:
+        return 0
