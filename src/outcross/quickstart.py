@@ -246,7 +246,7 @@ def _tell(arm: Arm, folder: Path, told: int, say: Say) -> int:
         found = turn.record["measurements"].get(PROBE)
         outcome = turn.record["outcome"] if arm.gated else "done"
         score = f": {found['champion']:.1%} → {found['candidate']:.1%} of held-out problems" if found else ""
-        say(f"{arm.name:<23} round {turn.number + 1} {outcome}{score}")
+        say(f"{arm.name:<23} round {turn.number} {outcome}{score}")
     return len(rounds)
 
 

@@ -153,5 +153,5 @@ def _network() -> Iterator[Finding]:
         )
     else:
         cache = os.environ.get("HF_HOME") or "~/.cache/huggingface"
-        yield Finding("hub", f"online; cache in {cache}")
+        yield Finding("hub", f"allowed (not tried; HF_HUB_OFFLINE=1 forbids it); cache in {cache}")
     yield Finding("telemetry", "none, ever")
