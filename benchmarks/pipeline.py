@@ -25,7 +25,8 @@ SAMPLES = 4
 def measure(groups: int) -> dict[str, float]:
     """One round of `groups` tasks, in this process."""
     from outcross.curate.dedup import Dedup
-    from outcross.engine.executor import Budget, Executor, Meter
+    from outcross.engine.budget import Budget, Meter
+    from outcross.engine.executor import Executor
     from outcross.engine.guards import BenchFacts
     from outcross.engine.journal import Journal
     from outcross.engine.past import Recorded

@@ -21,6 +21,7 @@ from outcross.cli.shell import INTERRUPTED, REFUSED
 from outcross.config import find
 from outcross.config.annotations import describe, is_value_class, parameters
 from outcross.config.plain import plain
+from outcross.models.http_endpoint import Price
 from outcross.recipe import Mixture
 from outcross.stages import FitPlan
 from outcross.train.machine import Lora, Machine
@@ -28,7 +29,7 @@ from outcross.types import Sampling
 
 PAGE = Path(__file__).parent.parent / "docs" / "run_files.md"
 KINDS = (find.RECIPE, find.TASKS, find.GENERATOR, find.VERIFIER, find.CURATOR, find.OBJECTIVE, find.PROBE, find.GATE, find.MODEL)
-KINDS += (find.SELECTOR,)
+KINDS += (find.SELECTOR, find.ROWS_PROBE, find.ROWS_GATE)
 GIVEN = {find.RECIPE: ("bench", "verify"), find.PROBE: ("tasks", "verifier"), find.MODEL: ("machine", "seed")}
 """What the surroundings hand in (`runfile._bind`): it may be left out."""
 
@@ -46,20 +47,28 @@ def names() -> Iterator[str]:
 def parts() -> Iterator[str]:
     """Settings that have settings of their own, by the name under which they stand."""
     yield from ("| setting | its settings |", "|---|---|")
-    for name, target in (("plan", FitPlan), ("mix", Mixture), ("sampling", Sampling), ("machine", Machine), ("lora", Lora)):
+    for name, target in (("plan", FitPlan), ("mix", Mixture), ("sampling", Sampling), ("machine", Machine), ("lora", Lora), ("price", Price)):
         yield row(f"`{name}`", settings(target, ()))
 
 
 def commands() -> Iterator[str]:
     """Every command with its arguments and options."""
     yield from ("| command | what it does | options |", "|---|---|---|")
-    group: Any = typer.main.get_command(app)
-    for name, command in group.commands.items():
+    for name, command in _flat(typer.main.get_command(app)):
         arguments = [shown(item) for item in command.params if item.param_type_name == "argument"]
         options = [item.opts[0] for item in command.params if item.param_type_name == "option" and item.name != "help"]
         yield row(
-            f"`{' '.join(['outcross', name, *arguments])}`", first_sentence(command.callback), ", ".join(f"`{item}`" for item in options)
+            f"`{' '.join(['outcross', *name, *arguments])}`", first_sentence(command.callback), ", ".join(f"`{item}`" for item in options)
         )
+
+
+def _flat(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The commands of a group and of the groups in it, with the words that call them."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _flat(command, (*above, name))
+        else:
+            yield (*above, name), command
 
 
 def shown(argument: Any) -> str:

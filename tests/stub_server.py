@@ -16,18 +16,40 @@ import math
 import random
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
-FAULTS = ("hang", "half", "garbage", "no_choices", "huge", "limit", "limit_date", "error", "drop", "refuse", "quota", "moved")
+FAULTS = (
+    "hang",
+    "half",
+    "garbage",
+    "no_choices",
+    "huge",
+    "limit",
+    "limit_date",
+    "error",
+    "drop",
+    "refuse",
+    "quota",
+    "moved",
+    "twice",
+    "more",
+)
 
 
 @dataclass
 class Behaviour:
-    """What the server does. `n`, `log_probs`, `echo`, `seed`, `schema`, `usage`: whether it honours them."""
+    """What the server does. `n`, `log_probs`, `echo`, `seed`, `schema`, `tools`, `tool_choice`, `usage`: whether it honours them."""
 
+    says: Callable[[str], str] | None = None  # the text for a prompt; None: the prompt with seed and index
+    mended: bool = False  # faults by prompt do not happen
+    refused_texts: tuple[str, ...] = ()  # prompts that begin so are answered by 400 when their seed is odd
+    load_ms: float = 0.0  # further latency for each request under way
+    tools: bool = True
+    tool_choice: bool = True
     median_ms: float = 0.0
     sigma: float = 0.5  # of the log-normal latency
     errors: float = 0.0  # share of requests answered by 429 or 500, half each
@@ -63,6 +85,7 @@ class Stub:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.connections: set[Any] = set()
+        self.hosts: set[str] = set()
         self.open = self.most_open = 0
 
     @property
@@ -93,6 +116,7 @@ class Stub:
         app = web.Application(client_max_size=64_000_000)
         app.router.add_post("/v1/chat/completions", self._answer)
         app.router.add_post("/v1/completions", self._answer)
+        app.router.add_post("/v1/embeddings", self._answer)
         app.router.add_get("/stats", self._stats)
         app.router.add_post("/reset", self._reset)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0, handler_cancellation=True)
@@ -124,17 +148,24 @@ class Stub:
     async def _reply(self, request: web.Request) -> web.StreamResponse:
         self.connections.add(request.transport)
         body = json.loads(await request.read())
-        prompt = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+        prompt = body["messages"][-1]["content"] if "messages" in body else body.get("prompt", body.get("input"))
+        if "input" in body:
+            prompt = "|".join(prompt)
+        self.hosts.add(request.host)
+        if isinstance(prompt, list):  # content in parts
+            prompt = "".join(part["text"] for part in prompt)
         self.asked[prompt] += 1
         if len(self.bodies) < 10_000:
             self.bodies.append(body)
             self.headers.append(dict(request.headers))
         if self.does.median_ms:
             await asyncio.sleep(self.does.median_ms / 1000 * math.exp(self._random.gauss(0, self.does.sigma)))
+        if self.does.load_ms:
+            await asyncio.sleep(self.does.load_ms / 1000 * self.open)
         if self.does.key and request.headers.get("Authorization") != f"Bearer {self.does.key}":
             return _error(401, f"no such key: {request.headers.get('Authorization')}")
         name = next((name for name in FAULTS if prompt.startswith(f"[{name}]")), "")
-        if name and not (self.does.once and self.asked[prompt] > 1):
+        if name and not self.does.mended and not (self.does.once and self.asked[prompt] > 1):
             return await self._fault(name, request)
         if self.does.down:
             return _error(500, "down")
@@ -142,9 +173,11 @@ class Stub:
             return self._limited()
         if self.does.errors and self._random.random() < self.does.errors:
             return self._limited() if self._random.random() < 0.5 else _error(500, "bad luck")
-        if self.does.refuses and self.does.refuses in body:
+        if "n" in body and self.does.refuses == "n":
+            return _error(400, "this server does not take 'n' > 1")
+        if self.does.refuses not in ("", "n") and self.does.refuses in body:
             return _error(400, f"Unsupported parameter: '{self.does.refuses}'; use 'max_completion_tokens' instead of 'max_tokens'")
-        if body.get("seed") == self.does.bad_seed:
+        if body.get("seed") == self.does.bad_seed or (prompt.startswith(self.does.refused_texts or ("\0",)) and body.get("seed", 0) % 2):
             return _error(400, "not this one")
         self.answered[prompt] += 1
         return web.Response(body=self._said(body, prompt, request.path), content_type="application/json")
@@ -167,6 +200,12 @@ class Stub:
             return response
         if name == "huge":
             return web.Response(body=b'{"choices":[{"message":{"content":"' + b"x" * 10_000_000 + b'"}}]}')
+        if name in ("twice", "more"):
+            body = json.loads(await request.read())
+            self.answered[body["messages"][-1]["content"]] += 1
+            count = body.get("n", 1) + (name == "more")
+            choices = [{"index": 0, "message": {"content": f"{name} {index}"}, "finish_reason": "stop"} for index in range(count)]
+            return web.json_response({"id": "same-for-all", "choices": choices})
         date = {"Retry-After": "Thu, 01 Jan 1970 00:00:01 GMT", "Date": "Thu, 01 Jan 1970 00:00:00 GMT"}
         answers = {
             "garbage": lambda: web.Response(text="<html>not json"),
@@ -180,21 +219,29 @@ class Stub:
         return answers[name]() if name in answers else _error(500, name)
 
     def _said(self, body: dict[str, Any], prompt: str, path: str) -> bytes:
-        n = body.get("n", 1) if self.does.n else 1
+        n = (body.get("n") or 1) if self.does.n else 1
         seed = body.get("seed", 0) if self.does.seed else self._random.random()
-        texts = [f"{prompt} -> {seed}/{index}" for index in range(n)]
+        if path.endswith("/embeddings"):
+            return _vectors(body["input"])
+        texts = [self.does.says(prompt) if self.does.says else f"{prompt} -> {seed}/{index}" for index in range(n)]
         if "response_format" in body and self.does.schema:
-            wanted = body["response_format"]["json_schema"]["schema"].get("properties", {})
-            texts = [json.dumps({name: item["enum"][0] for name, item in wanted.items()})] * n
+            wanted = body["response_format"]["json_schema"]["schema"]
+            texts = [json.dumps(_fitting(wanted, wanted))] * n
         chat = path.endswith("/chat/completions")
         choices = [
             {"index": index, "finish_reason": "length" if body.get("max_tokens") == 1 else "stop", **self._choice(body, prompt, text, chat)}
             for index, text in enumerate(texts)
         ]
-        usage = {"usage": {"prompt_tokens": 10, "completion_tokens": 5 * n}} if self.does.usage else {}
+        usage = {"usage": {"prompt_tokens": 10, "completion_tokens": 5 * n, "total_tokens": 10 + 5 * n}} if self.does.usage else {}
         return json.dumps({"id": "same-for-all", "choices": choices, **usage}).encode()
 
     def _choice(self, body: dict[str, Any], prompt: str, text: str, chat: bool) -> dict[str, Any]:
+        called = self.does.tools and "tools" in body and "call" in prompt.lower()
+        if called or (self.does.tools and self.does.tool_choice and body.get("tool_choice") == "required"):
+            function = {"name": body["tools"][0]["function"]["name"], "arguments": '{"x": 1}'}
+            return {
+                "message": {"content": None, "tool_calls": [{"id": f"c{self._random.random()}", "type": "function", "function": function}]}
+            }
         if chat:
             top = [{"token": token, "logprob": value} for token, value in self.does.first.items()]
             given = {"content": [{"token": "A", "logprob": -0.2, "top_logprobs": top}]}
@@ -205,6 +252,23 @@ class Stub:
             return {"text": prompt + "!", "logprobs": {"tokens": tokens, "token_logprobs": values, "text_offset": list(range(len(tokens)))}}
         first = {"tokens": ["A"], "token_logprobs": [-0.2], "top_logprobs": [self.does.first]}
         return {"text": text, "logprobs": first if body.get("logprobs") and self.does.log_probs else None}
+
+
+def _vectors(texts: list[str]) -> bytes:
+    """A vector of its length and first character for each text, last text first."""
+    data = [{"index": index, "embedding": [float(len(text)), float(ord(text[0]))]} for index, text in enumerate(texts)]
+    return json.dumps({"data": data[::-1], "usage": {"prompt_tokens": len(texts), "total_tokens": len(texts)}}).encode()
+
+
+def _fitting(schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    """The simplest value that a schema allows."""
+    if "$ref" in schema:
+        return _fitting(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "properties" in schema:
+        return {name: _fitting(item, root) for name, item in schema["properties"].items()}
+    return {"string": "text", "integer": 7, "number": 0.5, "boolean": True, "array": []}.get(schema.get("type", "string"), "text")
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None, code: str = "") -> web.Response:

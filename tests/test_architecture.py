@@ -11,15 +11,21 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "outcross"
 HEAVY = {"torch", "transformers", "peft", "accelerate", "reasoning_gym", "polars", "pandas", "duckdb", "datasets", "gguf", "safetensors"}
 STAGES = {"generate", "verify", "curate", "train", "evaluate", "gate", "tasks", "lab"}
-VALUES = {"types", "stages", "errors", "recipe", "select", "mix", "text"}
-READING = {"engine.store", "engine.tables", "engine.recall"}
+VALUES = {"sequential", "breakeven", "reviews", "types", "stages", "errors", "recipe", "select", "mix", "text", "schema", "structured", "judgement"}
+READING = {"engine.store", "engine.tables", "engine.recall", "engine.journal"}
 
 # package or module → what it may import besides itself
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "errors": set(),
     "stages": {"types", "errors"},
+    "sequential": set(),
+    "breakeven": {"sequential", "types"},
+    "reviews": {"types", "errors"},
     "text": {"types"},
+    "schema": {"types", "errors"},
+    "structured": {"types", "errors", "stages", "schema"},
+    "judgement": {"types"},
     "select": {"types", "stages"},
     "recipe": {"types", "stages", "errors", "select"},
     "mix": {"recipe", "errors"},

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from outcross.api import Run as Run
     from outcross.api import open as open
     from outcross.api import run as run
-    from outcross.engine.executor import Budget as Budget
+    from outcross.engine.budget import Budget as Budget
     from outcross.errors import OutcrossError as OutcrossError
     from outcross.recipe import (
         Bench as Bench,
@@ -100,7 +100,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "outcross.api": ("Run", "open", "run"),
-    "outcross.engine.executor": ("Budget",),
+    "outcross.engine.budget": ("Budget",),
     "outcross.errors": ("OutcrossError",),
     "outcross.recipe": ("Bench", "Learn", "Mixture", "Phase", "Recipe", "Waived", "fingerprint"),
     "outcross.select": ("All", "Parts"),

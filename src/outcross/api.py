@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from outcross.engine import loop
-from outcross.engine.executor import Budget
+from outcross.engine.budget import Budget
+from outcross.engine.proofs import read_proofs
 from outcross.engine.store import RoundDir, RunDir
 from outcross.engine.watch import Silent, Watch
 from outcross.errors import ConfigError, MissingExtra, StoreError, did_you_mean
@@ -24,6 +25,7 @@ from outcross.recipe import Recipe
 from outcross.stages import Model, Role
 
 if TYPE_CHECKING:
+    from outcross.report.bill import Bill
     from outcross.report.read import RoundRow, Summary
     from outcross.report.trace import Trace
 
@@ -40,36 +42,54 @@ def run(
     budget: Budget | None = None,
     unsafe: bool = False,
     keep_models: loop.KeepModels | None = None,
+    journal: str | Path | None = None,
+    offline: bool = False,
+    proofs: Sequence[str | Path] = (),
     watch: Watch | None = None,
 ) -> Run:
     """Run a recipe with `models` by role in the folder `out`, or go on where it stopped; a finished run is opened at once.
 
     `recipe` may be the path of a run file, which brings its own models; `seed`, `budget`, `unsafe` and `keep_models` then go before what
-    the file says, and `out` defaults to runs/NAME. Raises what `outcross.engine.loop.run` raises.
+    the file says, and `out` defaults to runs/NAME. `journal`: one that runs share, instead of the run's own; noted in `out`.
+    `proofs`: files of `outcross verifier-check`, or folders of them, for verifiers whose ground is an opinion.
+    `offline`: ask nothing, and raise `ModelError` at a question that the journal does not answer. Raises what `outcross.engine.loop.run` raises.
     """
     if isinstance(recipe, Recipe):
         if models is None or out is None:
             raise ConfigError("outcross.run(recipe, …) needs `models` by role, for example {'policy': model}, and a folder `out`")
-        options = loop.Options(budget or Budget(), unsafe, keep_models if keep_models is not None else "all")
+        found = read_proofs([Path(path) for path in proofs])
+        kept: loop.KeepModels = keep_models if keep_models is not None else "all"
+        options = loop.Options(budget or Budget(), unsafe, kept, journal=_path(journal), offline=offline, proofs=found)
         loop.run(recipe, models, Path(out), seed=seed or 0, options=options, watch=watch or Silent())
         return open(out)
     if models is not None:
         raise ConfigError("a run file brings its own models; leave `models` out, or pass a Recipe")
-    return _run_file(Path(recipe), out, watch, _changes(seed, budget, unsafe, keep_models))
+    return _run_file(Path(recipe), out, watch, _changes(seed, budget, unsafe, keep_models, proofs), _path(journal), offline)
 
 
-def _changes(seed: int | None, budget: Budget | None, unsafe: bool, keep_models: loop.KeepModels | None) -> list[tuple[str, Any]]:
+def _changes(
+    seed: int | None, budget: Budget | None, unsafe: bool, keep_models: loop.KeepModels | None, proofs: Sequence[str | Path]
+) -> list[tuple[str, Any]]:
+    named = [str(Path(path).resolve()) for path in proofs]
     caps = {} if budget is None else {"budget": dataclasses.asdict(budget)}
-    found = {"seed": seed, "keep_models": keep_models, "unsafe": unsafe or None, **caps}
+    found = {"seed": seed, "keep_models": keep_models, "unsafe": unsafe or None, "proofs": named or None, **caps}
     return [(name, value) for name, value in found.items() if value is not None]
 
 
-def _run_file(path: Path, out: str | Path | None, watch: Watch | None, changes: Sequence[tuple[str, Any]]) -> Run:
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _run_file(
+    path: Path, out: str | Path | None, watch: Watch | None, changes: Sequence[tuple[str, Any]], journal: Path | None, offline: bool
+) -> Run:
     from outcross.config.runfile import load
 
     plan = load(path, changes)
     root = Path(out) if out is not None else Path("runs") / (plan.file.name or path.stem)
-    loop.run(plan.build_recipe(), plan.build_models(), root, seed=plan.file.seed, options=plan.options(root), watch=watch or Silent())
+    options = plan.options(root)
+    options = dataclasses.replace(options, journal=journal or options.journal, offline=offline)
+    loop.run(plan.build_recipe(), plan.build_models(), root, seed=plan.file.seed, options=options, watch=watch or Silent())
     return open(root)
 
 
@@ -103,6 +123,13 @@ class Run:
     def rounds(self) -> tuple[RoundRow, ...]:
         """The complete rounds, one row each."""
         return self.summary.rounds
+
+    @property
+    def bill(self) -> Bill | None:
+        """What each model was asked and what it cost, to the journal's sums; None when nobody was asked. Raises `StoreError`."""
+        from outcross.report.read import read_run
+
+        return read_run(self._dir).bill
 
     @property
     def champion(self) -> Path | None:

@@ -6,9 +6,12 @@
     │   └── DataError        a data file lacks a column, holds a wrong type, is empty …
     ├── GuardError           the plan breaks a guarantee; refused before anything is spent       exit code 3
     ├── StageError           a stage broke its contract or raised; what it made so far is kept   exit code 4
+    │   ├── CanaryFailed     a verifier was wrong about an answer whose verdict is known
+    │   └── TooManyErrors    a verifier could not judge more answers than the run allows
     ├── StoreError           the run directory cannot be written, is damaged, or is in use       exit code 5
     │   └── RunLocked        another process is running this run
     ├── BudgetReached        a cap on tokens, requests or time; the run can be resumed           exit code 6
+    ├── ReviewNeeded         people have to look before the run goes on; it can be resumed       exit code 8
     ├── ModelError           a model cannot be loaded, trained or asked                          exit code 7
     └── MissingExtra         an optional dependency is not installed                             exit code 2
 
@@ -61,6 +64,14 @@ class StageError(OutcrossError):
     exit_code = 4
 
 
+class CanaryFailed(StageError):
+    """A verifier was wrong about an answer whose verdict is known: nothing it says can be trusted."""
+
+
+class TooManyErrors(StageError):
+    """A verifier could not judge more answers than the run allows; the run stopped and can be resumed."""
+
+
 class StoreError(OutcrossError):
     """The run directory cannot be used."""
 
@@ -75,6 +86,12 @@ class BudgetReached(OutcrossError):
     """A cap was reached; the run stopped cleanly and can be resumed with a higher cap."""
 
     exit_code = 6
+
+
+class ReviewNeeded(OutcrossError):
+    """A batch waits for people's verdicts; the run stopped cleanly and can be resumed when they are signed."""
+
+    exit_code = 8
 
 
 class ModelError(OutcrossError):

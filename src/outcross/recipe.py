@@ -17,13 +17,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from outcross.errors import FingerprintError
 from outcross.select import All
-from outcross.stages import Curator, FitPlan, Gate, Generator, Objective, Probe, Role, Selector, Verifier
+from outcross.stages import Curator, FitPlan, Gate, Generator, Objective, Probe, Role, RowsGate, RowsProbe, Selector, Verifier
 from outcross.types import Example, Task
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -70,11 +70,31 @@ class Learn:
 
 
 @dataclass(frozen=True)
+class Expert:
+    """Rows wait for people: what a round made enters no mixture and no release before a signed acceptance sample of it passed.
+
+    limit: the share of errors that people may find in the whole batch; it is accepted once the share is shown to be at most this, and
+        rejected once it is shown to be above. alpha: the chance of either mistake, over all looks together (`outcross.sequential`).
+    wait: whether the run stops, resumably, until people have decided. If not, it goes on with what has been admitted so far, and a batch
+        that is accepted later enters the next round's mixture.
+    """
+
+    limit: float = 0.05
+    alpha: float = 0.05
+    wait: bool = True
+
+
+Admit = Literal["expert"] | Expert | None
+"""How rows are admitted. "expert": by people, with the settings that `Expert` has by itself."""
+
+
+@dataclass(frozen=True)
 class Bench:
     """What a method is tried on. The same bench serves every method.
 
     `tasks` are for training, `held_out` never reaches a generator of a phase, `real` is data written by people (None: the
-    run is headed *no real anchor*).
+    run is headed *no real anchor*). `divergence`: what follows when the training reward rises and an independent probe of quality falls: a
+    warning that heads the report, a refused promotion, or the end of the run.
     """
 
     tasks: Iterable[Task]
@@ -82,13 +102,28 @@ class Bench:
     real: Iterable[Example] | None
     probes: tuple[Probe, ...]
     gate: Gate
+    divergence: Literal["warn", "refuse", "stop"] = "warn"
+
+
+TasksOnly = Annotated[Bench, "tasks are enough"]
+"""The bench of a recipe that trains nothing: it may hold no held-out items, no probes and no real data."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the rows of a data-only round must pass to be released: probes of rows, and the gate that holds them against real data and
+    against what was released before, which is `against` (rows of an earlier run) and the released rounds of this one."""
+
+    probes: tuple[RowsProbe, ...]
+    gate: RowsGate
+    against: Iterable[Example] = ()
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Rounds of one kind. `learn` empty: data only. `probes` and `gate` None: the bench's. `generate` None: learns from
-    real data and history alone. `inner`: turns of generate → verify → learn → fit before probes and gate. `until`: the
-    phase ends early once this probe's mean reaches the number."""
+    """Rounds of one kind. `learn` empty: data only, tested by `release` where there is one. `probes` and `gate` None: the bench's.
+    `generate` None: learns from real data and history alone. `inner`: turns of generate → verify → learn → fit before probes and gate.
+    `until`: the phase ends early once this probe's mean reaches the number. `admit`: whether people look before anything is learnt."""
 
     name: str
     generate: Generator | None
@@ -102,6 +137,13 @@ class Phase:
     inner: int = 1
     rounds: int = 1
     until: tuple[str, float] | None = None
+    release: Release | None = None
+    admit: Admit = None
+
+    @property
+    def expert(self) -> Expert | None:
+        """How people admit this phase's rows; None when they are not asked."""
+        return Expert() if self.admit == "expert" else self.admit
 
 
 @dataclass(frozen=True)

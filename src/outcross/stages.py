@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_chec
 
 from outcross.errors import ConfigError, did_you_mean
 from outcross.types import (
+    Canary,
     Comparison,
     Decision,
     Drop,
@@ -68,6 +69,16 @@ class Completes(Model, Protocol):
 
 
 @runtime_checkable
+class Remote(Completes, Protocol):
+    """A model outside of this process: answers come while the caller does other things, and `flush` does nothing.
+
+    `split`: the requests for one completion each that stand for one of several, with seeds counting up from its own; empty where the
+    server takes the request as it is, or nobody knows yet. Whoever asks them one by one keeps those that came when others are lost."""
+
+    def split(self, request: Request, /) -> Sequence[Request]: ...
+
+
+@runtime_checkable
 class LogProbs(Model, Protocol):
     """A model that scores given text: natural log-probabilities, one per completion token (end token included)."""
 
@@ -82,10 +93,24 @@ class Values(Model, Protocol):
 
 
 @runtime_checkable
+class Embeds(Model, Protocol):
+    """A model that turns texts into vectors of one length, in the order of the texts."""
+
+    def embed(self, texts: Iterable[str], /) -> Iterator[Sequence[float]]: ...
+
+
+@runtime_checkable
 class CountsTokens(Model, Protocol):
     """A model that knows how many of its own tokens a text has; mixtures are floored by this count."""
 
     def count_tokens(self, prompt: Prompt, /) -> int: ...
+
+
+@runtime_checkable
+class KeepsLogs(Model, Protocol):
+    """A model with something running that writes logs, a server, say; a run gives it the folder of its own logs."""
+
+    def log_to(self, folder: Path, /) -> None: ...
 
 
 Seen = Callable[[int, Sequence[str]], None]
@@ -238,6 +263,9 @@ class Generator(Named, Protocol):
 class Verifier(Named, Protocol):
     """Adds one score to each sample; keeps groups, samples and their order. Samples with an `error` stay unscored.
 
+    One that has `canaries` (a sequence of `Canary`) is tried on them before every batch; verifiers inside it stand in its field
+    `verifier` or `verifiers` and are tried by themselves.
+
     `ground` says what the verdict rests on. Kernel, executed and exact may serve training and the gate alike; with any
     other the gate needs a probe of another verifier and another judging model.
     """
@@ -295,6 +323,56 @@ class Gate(Protocol):
     def __call__(self, comparison: Comparison, margins: Mapping[str, float], /) -> Decision: ...
 
 
+# ── Releases: sets of rows instead of models ───────────────────────────────────────────────────────────────────────────
+class Rows(Protocol):
+    """A set of rows: what a round would release, what was released before, or real data. It can be read as often as one likes."""
+
+    def __iter__(self) -> Iterator[Group]:
+        """Tasks with the samples that are rows; a task without any is left out."""
+
+    def made(self) -> Iterator[Group]:
+        """All that was made for them, failed or set aside too; the samples of a task may come in several groups."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a gate asks of a probe's value, in its unit.
+
+    margin: how far the rows may be behind those they are compared with; None: no comparison. against: with what.
+    limit: what they must reach in any case; None: nothing.
+    either_way: they may be as little above as below, for values of which neither more nor less is better.
+    exact: the value is about these very rows and nothing beyond them, so that it has no interval.
+    """
+
+    margin: float | None = None
+    limit: float | None = None
+    against: tuple[Literal["release", "real"], ...] = ("release", "real")
+    either_way: bool = False
+    exact: bool = False
+
+
+class RowsProbe(Named, Protocol):
+    """Measures a set of rows: per task in `items`, or one value with bootstrap `replicates`. The value may not depend on how many
+    rows there are, because sets of different sizes are compared. None: there is nothing of the kind to be measured in these rows."""
+
+    @property
+    def kind(self) -> Literal["quality", "diversity", "fit"]: ...
+    @property
+    def ground(self) -> Ground: ...
+    @property
+    def bounds(self) -> Bounds: ...
+    def __call__(self, ctx: Context, rows: Rows, /) -> Measurement | None: ...
+
+
+class RowsGate(Protocol):
+    """Decides whether a round's rows are released. In the comparison, `champion` is what was released before and `first` real
+    data; either is empty where there is none. `alpha`: as of `Gate`."""
+
+    @property
+    def alpha(self) -> float: ...
+    def __call__(self, comparison: Comparison, bounds: Mapping[str, Bounds], /) -> Decision: ...
+
+
 def roles_of(stage: object) -> tuple[Role, ...]:
     """The roles a stage asks; none when it does not say."""
     return tuple(getattr(stage, "roles", ()))
@@ -308,3 +386,15 @@ def name_of(stage: object) -> str:
 def version_of(stage: object) -> str:
     """The version of a stage on the record."""
     return str(getattr(stage, "version", "1"))
+
+
+def canaries_of(verifier: object) -> tuple[Canary, ...]:
+    """The answers of known verdict that a verifier declares for itself; none when it declares none."""
+    return tuple(getattr(verifier, "canaries", ()))
+
+
+def parts_of(stage: object) -> tuple[Verifier, ...]:
+    """The verifiers that stand in a stage's fields `verifier` and `verifiers`: of a combination, a generator or a probe."""
+    inside = getattr(stage, "verifiers", ())
+    found = (*inside, getattr(stage, "verifier", None)) if isinstance(inside, tuple) else (getattr(stage, "verifier", None),)
+    return tuple(item for item in found if callable(item) and hasattr(item, "ground"))

@@ -83,14 +83,23 @@ class Task(Record, frozen=True, omit_defaults=True):
     columns: tuple[tuple[str, str], ...] = ()  # further named values: shown to verifiers, kept in the record
 
 
+_WHOLE = 1.0
+
+
 class Sampling(Record, frozen=True, omit_defaults=True):
     """How a completion is drawn. `temperature` 0 means greedy."""
 
-    temperature: float = 1.0
-    top_p: float = 1.0
+    temperature: float = _WHOLE
+    top_p: float = _WHOLE
     top_k: int = 0  # 0: the whole vocabulary
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Encoders leave out what *is* the default, not what equals it; equal requests must have equal hashes, however they were read.
+        for name in ("temperature", "top_p"):
+            if getattr(self, name) == _WHOLE:
+                msgspec.structs.force_setattr(self, name, _WHOLE)
 
 
 class Request(Record, frozen=True, omit_defaults=True):
@@ -206,6 +215,24 @@ class Group(Record, frozen=True, omit_defaults=True):
     samples: tuple[Sample, ...]
 
 
+class Canary(Record, frozen=True, omit_defaults=True):
+    """Answers to one task whose verdicts are known before anybody judges them: *gold* where a pass is `expected`, *known bad* where a fail
+    is. A verifier that says otherwise is broken. The task's identifier names the canary.
+
+    An answer that is several texts is a sample of so many turns, all of them under the task's prompt.
+    """
+
+    task: Task
+    answers: tuple[str | tuple[str, ...], ...]
+    expected: tuple[Verdict, ...]
+
+    def __post_init__(self) -> None:
+        if not self.answers or len(self.answers) != len(self.expected):
+            raise ValueError(
+                f"the canary {self.task.id!r} has {len(self.answers)} answers and {len(self.expected)} expected verdicts; give one verdict an answer"
+            )
+
+
 class Drop(Record, frozen=True, omit_defaults=True):
     """Samples that a curator set aside, and why. Dropped records are stored, never deleted."""
 
@@ -265,14 +292,15 @@ class Measurement(Record, frozen=True, omit_defaults=True):
 
 
 class Check(Record, frozen=True, omit_defaults=True):
-    """One line of a gate's reasoning: a probe of the candidate held against one earlier model.
+    """One line of a gate's reasoning: a probe of the candidate held against one earlier model; of a set of rows, against an
+    earlier release, real data or a stated limit.
 
     `estimate` is candidate minus the other in the probe's unit, signed so that higher is better; `low` its one-sided
-    lower confidence bound at `alpha`; the check holds when `low > -margin`.
+    lower confidence bound at `alpha`; the check holds when `low > -margin`, against a limit when `low >= 0`.
     """
 
     probe: str
-    against: Literal["champion", "first"]
+    against: Literal["champion", "first", "release", "real", "limit"]
     estimate: float
     low: float
     margin: float

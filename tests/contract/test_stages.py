@@ -5,11 +5,15 @@ A new stage needs no test here. If it takes a required parameter that no other s
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import importlib
 import inspect
 import pkgutil
+import sqlite3
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -24,17 +28,29 @@ import outcross.verify
 from outcross.generate.draw import Draw
 from outcross.models.tabular import Tabular
 from outcross.recipe import fingerprint
-from outcross.stages import FitPlan, Stage
+from outcross.schema import Schema
+from outcross.stages import Context, FitPlan, Stage
 from outcross.types import Completion, Drop, Example, Group, Measurement, Origin, Request, Response, Sample, Task
 from outcross.verify.exact import Exact
 
 TASKS = tuple(Task(f"t{a}{b}", f"{a}+{b}=", str(a + b)) for a in range(5) for b in range(5))
 REAL = tuple(Example(f"r{a}", f"{a}+0=", str(a), origin=Origin("real", "attested", "made up")) for a in range(10))
+ANSWERED = tuple(Example(f"a{t.id}", t.prompt, str(t.answer), origin=Origin("synthetic", source="teacher", depth=1)) for t in TASKS[:20])
 GROUNDS = ("kernel", "executed", "exact", "trained", "judged", "voted", "human")
 
 
 def reward(prompts: list[str], completions: list[str], **columns: object) -> list[float | None]:
     return [float(len(text)) for text in completions]
+
+
+def a_database() -> Path:
+    """A SQLite file, for as long as Python runs."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    path = Path(folder.name) / "own.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    return path
 
 
 ARGUMENTS: dict[str, Any] = {
@@ -44,7 +60,12 @@ ARGUMENTS: dict[str, Any] = {
     "verifier": Exact(),
     "function": reward,
     "cap": 2,
+    "verifiers": (Exact(), Exact(casefold=True)),
+    "completions": ANSWERED,
+    "database": a_database(),
 }
+EITHER: dict[str, dict[str, Any]] = {"Matches": {"pattern": "[0-9]+"}, "JsonSchema": {"schema": Schema.of({"type": "integer"})}}
+"""Settings of stages that need one or another, by the stage's class."""
 
 
 def found(package: Any) -> list[type[Stage]]:
@@ -69,7 +90,7 @@ def built(kind: type[Stage], **instead: Any) -> Any:
     ]
     missing = [name for name in needed if name not in ARGUMENTS]
     assert not missing, f"{kind.__name__} needs {missing}: add values to ARGUMENTS"
-    return kind(**{name: instead.get(name, ARGUMENTS[name]) for name in needed})
+    return kind(**{name: instead.get(name, ARGUMENTS[name]) for name in needed}, **EITHER.get(kind.__name__, {}))
 
 
 def taught() -> Tabular:
@@ -137,7 +158,7 @@ class Moody(Tabular):
 @pytest.mark.parametrize("kind", GENERATORS)
 def test_a_generator_gives_one_group_a_task_in_order_and_keeps_failures(kind: type[Stage], tmp_path: Path) -> None:
     stage = built(kind)
-    models = dict.fromkeys(stage.roles, Moody([str(i) for i in range(12)]))
+    models = dict.fromkeys(stage.roles, Moody([f"say the number {i}" for i in range(12)]))  # as long as an instruction has to be
     groups = list(stage(context(tmp_path, models), TASKS))
     assert [group.task for group in groups] == list(TASKS)
     samples = [item for group in groups for item in group.samples]
@@ -158,11 +179,16 @@ def test_a_generator_streams(kind: type[Stage], tmp_path: Path) -> None:
 
 
 # ── verifiers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+def seated(folder: Path, stage: Any) -> Context:
+    """A context with a model for every role that the stage asks; it weighs letters and numbers as judges are asked to."""
+    return context(folder, dict.fromkeys(stage.roles, Tabular(["A", "B", *map(str, range(1, 11))])))
+
+
 @pytest.mark.parametrize("kind", VERIFIERS)
 def test_a_verifier_adds_one_score_to_each_answer_and_changes_nothing_else(kind: type[Stage], tmp_path: Path) -> None:
     stage = built(kind)
     given = [mixed(index) for index in range(4)]
-    result = list(stage(context(tmp_path), given))
+    result = list(stage(seated(tmp_path, stage), given))
     assert [group.task for group in result] == [group.task for group in given]
     for before, after in zip(given, result, strict=True):
         assert ids(before.samples) == ids(after.samples)
@@ -176,12 +202,13 @@ def test_a_verifier_adds_one_score_to_each_answer_and_changes_nothing_else(kind:
             assert (added.value is not None) == (added.verdict in ("pass", "fail"))
             assert added.verdict == "pass" or added.reason or added.value is not None or added.verdict == "abstain"
     assert stage.ground in GROUNDS
-    assert result == list(stage(context(tmp_path), given))
+    assert result == list(stage(seated(tmp_path, stage), given))
 
 
 @pytest.mark.parametrize("kind", VERIFIERS)
 def test_a_verifier_never_passes_an_answer_that_was_cut_off(kind: type[Stage], tmp_path: Path) -> None:
-    (group,) = built(kind)(context(tmp_path), [Group(TASKS[0], (sample("0", prompt=TASKS[0].prompt, finished=False),))])
+    stage = built(kind)
+    (group,) = stage(seated(tmp_path, stage), [Group(TASKS[0], (sample("0", prompt=TASKS[0].prompt, finished=False),))])
     assert group.samples[0].verdict != "pass"
 
 
@@ -192,7 +219,8 @@ STREAMING = [kind for kind in [*VERIFIERS, *CURATORS, *OBJECTIVES] if not getatt
 @pytest.mark.parametrize("kind", STREAMING)
 def test_a_stage_on_groups_streams(kind: type[Stage], tmp_path: Path) -> None:
     passing = (Group(g.task, (distinct(g.samples[0], index),)) for index, g in enumerate(map(mixed, count())))
-    assert len(list(islice(built(kind)(context(tmp_path), passing), 3))) == 3
+    stage = built(kind)
+    assert len(list(islice(stage(seated(tmp_path, stage), passing), 3))) == 3
 
 
 def distinct(item: Sample, index: int) -> Sample:

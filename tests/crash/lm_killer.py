@@ -59,7 +59,7 @@ def note_answers(path: Path) -> None:
 
     def noted(self: TorchLM, request: Any) -> Any:
         future = submit(self, request)
-        line = request_key(self.id, request).hex() + "\n"
+        line = request_key(self.id, request, getattr(self, "client_version", "")).hex() + "\n"
         future.add_done_callback(lambda _: os.write(handle, line.encode()))
         return future
 

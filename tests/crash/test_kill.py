@@ -16,7 +16,7 @@ from outcross.engine.store import RunDir
 
 KILLER = Path(__file__).parent / "killer.py"
 WORKERS = 2
-CLOCKS = ("responses.db", "responses.db-wal", "responses.db-shm", "metrics.jsonl", "lock", "logs")
+CLOCKS = ("responses.db", "responses.db-wal", "responses.db-shm", "responses.db.lock", "metrics.jsonl", "lock", "logs")
 
 
 def record(folder: Path) -> dict[str, bytes]:

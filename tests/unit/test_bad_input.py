@@ -200,7 +200,7 @@ def mount(*options):
 
 Path("disk").mkdir()
 found = []
-for size in range(8, 400, 26):
+for size in range(8, 520, 32):
     mount("-o", f"size={size}k")
     code, err = call("run", "run.yaml", "--out", "disk/run", "-q")
     stood = everything(Path("disk"))

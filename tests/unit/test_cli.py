@@ -115,9 +115,9 @@ def test_the_resolved_configuration_is_a_run_file(run_file: Path) -> None:
 
 
 def test_validate_refuses_a_disk_that_is_too_small(run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from outcross.cli import validate
+    from outcross.cli import costs
 
-    monkeypatch.setattr(validate.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(costs.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     code, _, err = call("validate", str(run_file), *SMALL)
     assert code == 5
     assert "1 kB free; choose another --out, or bound the disk with `keep_models: champion`" in err

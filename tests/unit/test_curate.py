@@ -70,12 +70,13 @@ def test_dedup_streams_and_keeps_numbers_and_no_texts(tmp_path: Path) -> None:
     assert kept == count and peak < 200 * count  # a set is at its emptiest here; 80 on average
 
 
-def test_keys_cover_every_turn() -> None:
+def test_keys_are_of_the_turn_that_is_learnt() -> None:
     def talk(*turns: tuple[str, str]) -> Sample:
         return Sample("s", tuple(Turn(asked, Completion(said)) for asked, said in turns), Origin())
 
-    keys = [sample_key(item) for item in (talk(("a", "b")), talk(("a", "b"), ("c", "d")), talk(("x", "y"), ("c", "d")), talk(("ab", "")))]
+    keys = [sample_key(item) for item in (talk(("a", "b")), talk(("a", "b"), ("c", "d")), talk(("ab", "")), talk(("b", "a")))]
     assert len(set(keys)) == 4 and all(0 <= key < 2**64 for key in keys)
+    assert sample_key(talk(("draft", "x"), ("critique", "y"), ("a", "b"))) == keys[0]
 
 
 def test_passed_sets_aside_by_verdict(tmp_path: Path) -> None:

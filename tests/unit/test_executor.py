@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 
-from outcross.engine.executor import Budget, Executor, Meter, pipelined
+from outcross.engine.budget import Budget, Meter
+from outcross.engine.executor import Executor
 from outcross.engine.journal import Journal
+from outcross.engine.pipeline import pipelined
 from outcross.errors import BudgetReached, ConfigError
 from outcross.stages import Ask, Context, Dialogue
 from outcross.types import Completion, Request, Response, Sampling, Usage
@@ -140,7 +143,8 @@ def test_answers_are_in_the_journal_before_a_dialogue_sees_them(journal: Journal
 
     def look(name: str) -> Dialogue[None]:
         yield Ask("policy", Request(name))
-        held.append(sum(count for count, _ in Journal(journal.path).spent().values()))
+        with closing(Journal(journal.path, writes=False)) as seen:  # as another process sees it
+            held.append(sum(count for count, _ in seen.spent().values()))
 
     ctx, _ = context(Local(), journal)
     list(ctx.run(look(str(i)) for i in range(8)))
@@ -236,7 +240,7 @@ def test_pipelined_keeps_order_and_lets_the_producer_run_ahead_only_so_far() -> 
             made.append(i)
             yield i
 
-    stream = pipelined(produce(), capacity=2, chunk=10)
+    stream = pipelined(produce(), ahead=20)
     assert next(stream) == 0
     deadline = time.monotonic() + 5
     while len(made) < 30 and time.monotonic() < deadline:
@@ -265,7 +269,7 @@ def test_a_consumer_that_leaves_ends_the_producer() -> None:
         finally:
             closed.set()
 
-    stream = pipelined(produce(), capacity=1, chunk=1)
+    stream = pipelined(produce(), ahead=1)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert closed.wait(5)
@@ -292,7 +296,7 @@ def test_ctrl_c_reaches_stages_that_are_at_work_in_threads_of_their_own() -> Non
         _thread.interrupt_main()
 
     threads = set(threading.enumerate())
-    stream = pipelined(iter(pipelined(endless("generate", iter(range(9))), chunk=1)), chunk=1)
+    stream = pipelined(iter(pipelined(endless("generate", iter(range(9))))))
     threading.Thread(target=interrupt).start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

@@ -31,7 +31,7 @@ from toys import (
 )
 
 import outcross
-from outcross.engine.executor import Budget
+from outcross.engine.budget import Budget
 from outcross.engine.recall import recall
 from outcross.engine.store import RoundDir, RunDir
 from outcross.engine.tables import rows_of

@@ -76,7 +76,8 @@ def test_every_breach_is_named_at_once(tmp_path: Path) -> None:
 # ── independence of what trains and what gates ─────────────────────────────────────────────────────────────────────────
 def gated_by(verifier: Any, trained_on: Any, models: dict[str, Model]) -> list[str]:
     quality = PassRate(HELD_OUT, Draw(n=1), verifier)
-    return check_plan(recipe(phase(verify=(trained_on,)), probes=(quality, *PROBES[1:]), gate=GATED), models)
+    found = check_plan(recipe(phase(verify=(trained_on,)), probes=(quality, *PROBES[1:]), gate=GATED), models, unsafe=True)
+    return [line for line in found if not line.startswith("unproven verifier")]  # see test_verifier_check.py
 
 
 @pytest.mark.parametrize("ground", ["trained", "judged", "voted", "human", "guessed"])

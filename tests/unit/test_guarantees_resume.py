@@ -11,7 +11,7 @@ import pytest
 from toys import FREE, MIX, TASKS, AnyLoss, Says, phase, play, recipe, record
 
 from outcross.curate.dedup import Dedup
-from outcross.engine.executor import Budget
+from outcross.engine.budget import Budget
 from outcross.engine.store import write_json
 from outcross.errors import BudgetReached, ConfigError, StoreError
 from outcross.generate.draw import Draw

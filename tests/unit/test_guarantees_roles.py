@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 from toys import LEARN, MIX, PLAN, REAL, Bent, Says, model, outcomes, phase, play, recipe, record
 
-from outcross.engine.executor import Budget
+from outcross.engine.budget import Budget
 from outcross.engine.recall import recall
 from outcross.engine.store import RunDir
 from outcross.engine.tables import rows_of

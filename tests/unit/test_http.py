@@ -51,7 +51,7 @@ def texts(response: Response) -> list[str]:
 # ── answers ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_what_is_asked_is_sent_and_what_comes_is_counted_and_priced(stub: Stub) -> None:
     sampling = Sampling(temperature=0.5, top_p=0.9, top_k=7, max_tokens=9, stop=("\n",))
-    request = Request((Message("system", "s"), Message("user", "u")), n=2, sampling=sampling, tools='[{"type":"function"}]', seed=2**62 + 5)
+    request = Request((Message("system", "s"), Message("user", "u")), n=2, sampling=sampling, seed=2**62 + 5)
     with closing(http(stub.url, "name", price=Price(prompt=3.0, completion=6.0))) as asked:
         assert isinstance(asked, Completes) and not isinstance(asked, LogProbs)
         (answer,) = ask(asked, request)
@@ -69,7 +69,6 @@ def test_what_is_asked_is_sent_and_what_comes_is_counted_and_priced(stub: Stub) 
             "stop": ["\n"],
             "n": 2,
             "seed": 5,
-            "tools": [{"type": "function"}],
         }
     ]
 
@@ -134,27 +133,12 @@ def test_an_ignored_n_becomes_n_requests_and_is_said_once(caplog: pytest.LogCapt
     with Stub(Behaviour(n=False)) as stub, closing(model(stub)) as asked, caplog.at_level(logging.WARNING):
         first, second = (ask(asked, Request(name, n=3, seed=7))[0] for name in ("a", "b"))
         assert texts(first) == ["a -> 7/0", "a -> 8/0", "a -> 9/0"]
-        assert first.usage.prompt_tokens == 30 and first.usage.completion_tokens == 15
+        assert first.usage.prompt_tokens == 60 and first.usage.completion_tokens == 30  # three answers, and three probes of the seed
+        assert second.usage.prompt_tokens == 30 and second.usage.completion_tokens == 15
         assert texts(second) == ["b -> 7/0", "b -> 8/0", "b -> 9/0"]
         assert stub.asked["a"] == stub.asked["b"] == 3
         assert asked.abilities.n is False
     assert [record.message for record in caplog.records if " n does not work" in record.message] == [caplog.records[0].message]
-
-
-@pytest.mark.parametrize("able", [True, False])
-def test_seeds_and_schemas_are_probed(able: bool) -> None:
-    schema = '{"type":"object","properties":{"x":{"enum":["y"]}}}'
-    with Stub(Behaviour(n=False, seed=able, schema=able)) as stub, closing(model(stub)) as asked:
-        (answer,) = ask(asked, Request("a", schema=schema))
-        ask(asked, Request("b", n=2))
-        deadline = time.monotonic() + 10
-        while None in (asked.abilities.seed, asked.abilities.schema) and time.monotonic() < deadline:
-            ask(asked, Request("c"))
-        assert (asked.abilities.seed, asked.abilities.schema) == (able, able)
-    assert texts(answer) == (['{"x": "y"}'] if able else [texts(answer)[0]]) and not answer.error
-    assert stub.bodies[-1].get("response_format") is None
-    sent = next(body["response_format"] for body in stub.bodies if "response_format" in body and body["messages"][0]["content"] == "a")
-    assert sent["json_schema"]["schema"]["properties"] == {"x": {"enum": ["y"]}} and sent["json_schema"]["strict"] is True
 
 
 def test_choices_are_the_first_tokens_alternatives_on_a_chat_endpoint(stub: Stub) -> None:
@@ -203,6 +187,13 @@ def test_optional_fields_that_a_server_refuses_are_left_out() -> None:
         stub.does.refuses = "max_tokens"
         assert texts(ask(asked, Request("a"))[0]) == ["a -> 0/0"]
         assert stub.bodies[-1]["max_completion_tokens"] == 256 and stub.asked["a"] == 2
+
+
+def test_requests_under_way_when_a_field_is_refused_lose_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    with Stub(Behaviour(refuses="max_tokens", median_ms=5)) as stub, closing(model(stub)) as asked, caplog.at_level(logging.WARNING):
+        answers = ask(asked, *(Request(str(index)) for index in range(40)))
+    assert not [answer.error for answer in answers if answer.error]
+    assert 1 < stub.statuses[400] <= 16 and len(caplog.records) == 1
 
 
 # ── faults ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -278,6 +269,21 @@ def test_a_server_that_comes_back_costs_no_answer() -> None:
     assert len(failed) <= 7  # those whose own retries were spent before eight failures in a row told that the server is down
 
 
+def test_prompts_that_break_a_server_do_not_pass_for_an_outage_and_knocking_is_paid_for() -> None:
+    with Stub() as stub, closing(model(stub, retries=3, in_flight=12)) as asked:
+        answers = ask(asked, *(Request(f"[error] {index}") for index in range(12)))  # nothing else is asked between them
+        assert all("500" in answer.error and "4 attempts" in answer.error for answer in answers)
+        knocks = stub.asked["hello"]
+        assert knocks > 0 and {body["max_tokens"] for body in stub.bodies if body["messages"][0]["content"] == "hello"} == {1}
+        stub.does.down = True
+        futures = [asked.submit(Request(str(index))) for index in range(40)]
+        while not stub.asked["hello"] > knocks:
+            time.sleep(0.005)
+        stub.does.down = False
+        found = [future.result(30) for future in futures]
+        assert sum(answer.usage.prompt_tokens for answer in found) == 10 * (sum(not answer.error for answer in found) + 1)
+
+
 def test_an_untrusted_certificate_is_a_failure_with_advice() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
@@ -323,7 +329,7 @@ def test_the_identity_is_endpoint_account_and_model_and_nothing_of_the_machine(m
         given: dict[str, Any] = {"url": "http://host/v1", "model": "m"} | change
         return http(**given).id
 
-    assert made() == made(in_flight=3, deadline_s=1.0, retries=0, price=Price(1.0)) == made(url="http://host/v1/")
+    assert made() == made(in_flight=3, deadline_s=1.0, retries=0, price=Price(1.0, 2.0)) == made(url="http://host/v1/")
     account = made(account="team")
     others = {made(), made(url="http://other/v1"), made(model="n"), made(api="completions"), account}
     monkeypatch.setenv("OPENAI_API_KEY", "another-account-key")

@@ -125,8 +125,17 @@ def test_a_status_says_whether_to_ask_again(status: int, raw: bytes, kind: str, 
 
 
 def test_replies_in_the_shapes_that_servers_use() -> None:
-    called = parse(b'{"choices":[{"message":{"content":null,"tool_calls":[{"id":"1"}]},"finish_reason":"tool_calls"}]}')
-    assert completions(called, 1)[0].content == '[{"id":"1"}]' and completions(called, 1)[0].finished
+    called = parse(
+        b'{"choices":[{"message":{"content":"I look.","tool_calls":[{"id":"r4nd0m","function":{"name":"f","arguments":"{\\"x\\": [1]}"}},'
+        b'{"function":{"name":"g","arguments":"broken"}}]},"finish_reason":"tool_calls"}]}'
+    )
+    assert completions(called, 1)[0].finished and msgspec.json.decode(str(completions(called, 1)[0].content)) == {
+        "content": "I look.",
+        "tool_calls": [
+            {"type": "function", "function": {"name": "f", "arguments": {"x": [1]}}},
+            {"type": "function", "function": {"name": "g", "arguments": "broken"}},
+        ],
+    }
     refused = parse(b'{"choices":[{"message":{"content":null,"refusal":"no"},"finish_reason":"content_filter"}]}')
     assert completions(refused, 1)[0].content == "no" and not completions(refused, 1)[0].finished
     swapped = parse(b'{"choices":[{"index":1,"text":"b"},{"index":0,"text":"a"},{"index":1,"text":"c"}]}')

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from stub_server import Behaviour, Stub
 
-from outcross.engine.executor import Budget, Executor, Meter
+from outcross.engine.budget import Budget, Meter
+from outcross.engine.executor import Executor
 from outcross.engine.journal import Journal
 from outcross.engine.loop import Options, run
 from outcross.engine.store import RunDir
@@ -35,7 +36,8 @@ COUNT = 400
 PROGRAM = f"""
 import sys
 from pathlib import Path
-from outcross.engine.executor import Budget, Executor, Meter
+from outcross.engine.budget import Budget, Meter
+from outcross.engine.executor import Executor
 from outcross.engine.journal import Journal
 from outcross.models.http import http
 from outcross.stages import Ask, Context
@@ -76,6 +78,36 @@ def test_no_key_is_written_anywhere_and_failures_are_on_the_record(tmp_path: Pat
         ((count, usage),) = journal.spent().values()
     assert count == 20  # all but the refused one
     assert usage.money == pytest.approx((usage.prompt_tokens + 2 * usage.completion_tokens) / 1e6) and usage.money > 0
+
+
+def test_no_key_is_written_by_structured_answers_either_however_the_server_quotes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, team = "sk/with/slashes-4f0c1d9a", "team-secret-0987654321"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    monkeypatch.setenv("TEAM", team)
+    quoted = f"key {key} or {key.replace('/', chr(92) + '/')} of {team}"
+    held_out = tasks("held", 4)
+    bench = Bench(tasks("task", 12), held_out, None, (PassRate(held_out, Draw(n=1), Exact()),), Open())
+    draw = Draw(n=1, schema={"type": "object", "required": ["who"]})
+    recipe = Recipe("data", "", bench, (Phase("made", draw, {}, (Exact(),)),))
+
+    def says(prompt: str) -> str:
+        return f'{{"who": "{quoted}"}}' if "task 1" in prompt else f"no JSON, {quoted}"
+
+    with (
+        Stub(Behaviour(key=key, schema=False, says=says)) as stub,
+        closing(http(stub.url, "stub", headers_env={"X-Team": "TEAM"})) as model,
+    ):
+        run(recipe, {"policy": model}, tmp_path / "run", options=Options(unsafe=True))
+        assert stub.headers[0]["X-Team"] == team
+    (turn,) = RunDir(tmp_path / "run").rounds()
+    samples = [sample for group in turn.groups() for sample in group.samples]
+    assert [bool(sample.error) for sample in samples] == [index not in (1, 10, 11) for index in range(12)]
+    assert all("[secret]" in turn.completion.content for sample in samples for turn in sample.turns)  # type: ignore[operator]
+    for path in tmp_path.rglob("*"):
+        for secret in (key, key.replace("/", "\\/"), team):
+            assert not path.is_file() or secret.encode() not in path.read_bytes(), path.name
 
 
 def asks(name: str) -> Dialogue[str]:
@@ -130,7 +162,8 @@ def test_killed_on_the_way_and_run_again_nothing_answered_is_asked_again(tmp_pat
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        kept, given = journaled(path), sum(stub.answered.values())
+        with closing(Journal(path)):  # recovers what was written and not yet announced to readers
+            kept, given = journaled(path), sum(stub.answered.values())
         assert 0 <= given - kept <= 2 * 16  # in flight, or on its way into the journal within 10 ms
         stub.reset()
         subprocess.run(command, check=True, timeout=60)

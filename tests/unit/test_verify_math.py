@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import random
+import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
@@ -19,11 +21,14 @@ from helpers import context, sample
 from outcross.errors import ConfigError, MissingExtra
 from outcross.types import Group, Score, Task
 from outcross.verify.math import Math, at_once, plain_number
-from outcross.verify.math_pool import Worker, Workers
+from outcross.verify.math_worker import TwoStages
+from outcross.verify.workers import Job, Worker, Workers
 
 pytest.importorskip("math_verify", reason="needs math-verify: pip install 'outcross[math]'")
 from math_verify import parse, verify
 
+MATH = Job("math_worker", 2**30, 60.0)
+THEIRS = Path(__file__).with_name("math_verify_cases.json")
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "test.jsonl"
 
 
@@ -66,6 +71,52 @@ def test_verdicts_are_those_of_math_verify_on_its_own_kind_of_cases_both_ways_ro
     found = [score.verdict for score in scores(pairs, Math(seconds=60))]
     assert len(pairs) > 90 and found == [reference(*pair) for pair in pairs]
     assert {"pass", "fail"} == set(found)
+
+
+def test_verdicts_are_those_of_math_verify_on_the_cases_of_its_own_tests_and_some_of_them_the_other_way_round() -> None:
+    own = [(gold, answer) for gold, answer in json.loads(THEIRS.read_text(encoding="utf-8"))["pairs"]]
+    every = own + [(answer, gold) for gold, answer in own[::4]]
+    pairs = [pair for pair in every if read(pair[0]) or read(f"${pair[0]}$")]
+    found = [score.verdict for score in scores(pairs, Math(seconds=60))]
+    assert len(pairs) > 300 and found == [reference(*pair) for pair in pairs]
+    assert found.count("pass") > 200 and found.count("fail") > 40
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "verdict"),
+    [
+        ("$(1,2)$", "$\\{1,2\\}$", "pass"),  # an interval equals a set
+        ("$5$", "$x=5$", "pass"), ("$x=5$", "$5$", "pass"),
+        ("$1<x<2$", "$(1,2)$", "pass"), ("$(1,2)$", "$1<x<2$", "fail"),  # the order matters
+        ("50", "50%", "pass"), ("0.5", "50%", "pass"),
+        ("5", "- 5", "pass"), ("100000", "1e5", "fail"), ("1", "1e5", "pass"),
+    ],
+)  # fmt: skip
+def test_what_math_verify_lets_through_is_let_through_on_purpose(gold: str, answer: str, verdict: str) -> None:
+    assert [score.verdict for score in scores([(gold, answer)])] == [verdict] == [reference(gold, answer)]
+
+
+def test_the_faster_prediction_gives_the_same_trees() -> None:
+    """Full prediction in this process against two stages: the text of every tree, for what LaTeX the cases hold."""
+    from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
+
+    def tree(parser: Any) -> str:
+        try:
+            return str(parser.math().toStringTree(recog=plain_parser(" ")))
+        except Exception:
+            return "does not parse"
+
+    def plain_parser(text: str) -> Any:
+        return _Latex2Sympy.create_parser(_Latex2Sympy(), text)
+
+    texts = {
+        part
+        for pair in json.loads(THEIRS.read_text(encoding="utf-8"))["pairs"]
+        for text in pair
+        for part in re.findall(r"\$([^$]{1,200})\$", text)
+    }
+    differ = [text for text in texts if tree(TwoStages(plain_parser, text)) != tree(plain_parser(text))]
+    assert len(texts) > 150 and not differ
 
 
 @pytest.mark.skipif(not GSM8K.exists(), reason="needs GSM8K at ../shared/data/gsm8k")
@@ -129,19 +180,21 @@ def test_a_time_out_is_an_error_of_its_own_and_the_rest_of_the_batch_is_judged()
 
 
 def test_a_worker_that_hangs_dies_or_fills_its_memory_is_closed_and_says_which() -> None:
-    worker = Worker(2**30)
-    assert [verdict for verdict, _, _ in worker.judge([("$x$", "$x$"), ("$x$", "$y$")], 60)] == ["pass", "fail"]
+    worker = Worker(MATH)
+    assert [verdict for verdict, _, _ in worker.judge([("$x$", "$x$"), ("$x$", "$y$")])] == ["pass", "fail"]
     assert not worker.closed
-    found = worker.judge([("$x$", "$x^2$"), ("$x$", "$x$")], 1e-9)
+    worker.close()
+    worker = Worker(replace(MATH, seconds=1e-9))
+    found = worker.judge([("$x$", "$x^2$"), ("$x$", "$x$")])
     assert found == [("error", "timeout", "no verdict within 1e-09 s")] and worker.closed
-    worker = Worker(2**30)
+    worker = Worker(MATH)
     worker.kill()
-    assert worker.judge([("$x$", "$x$")], 10)[0][:2] == ("error", "the worker died") and worker.closed
+    assert worker.judge([("$x$", "$x$")])[0][:2] == ("error", "the worker died") and worker.closed
 
 
 def test_a_worker_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
-    workers = Workers(2**30, 1.0)
+    workers = Workers(MATH)
     assert workers.submit("$x$", "$x$").result()[:2] == ("error", "no worker could be used")
     workers.close()
 

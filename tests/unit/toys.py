@@ -32,7 +32,7 @@ PLAN = FitPlan(lr=0.5, epochs=2, batch=16)
 LEARN = Learn(Imitate(), PLAN)
 MIX = Mixture(real_floor=0.5, real_epochs=50)
 FREE = Mixture(floor=Waived("a test"))
-CLOCKS = ("responses.db", "responses.db-wal", "responses.db-shm", "metrics.jsonl", "lock", "logs")
+CLOCKS = ("responses.db", "responses.db-wal", "responses.db-shm", "responses.db.lock", "metrics.jsonl", "lock", "logs")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ def evaluate(
 
 def measure(plan: Plan, model: Model, seed: int) -> Mapping[str, Measurement]:
     """Every probe of the plan's bench on `model`, with the draws that a run of this seed would make."""
-    from outcross.engine.executor import Budget, Executor, Meter
+    from outcross.engine.budget import Budget, Meter
+    from outcross.engine.executor import Executor
     from outcross.engine.journal import Journal
     from outcross.engine.past import Recorded
     from outcross.engine.store import PRIMARY, RunDir

@@ -16,24 +16,32 @@ class Template(StrEnum):
 
     toy = "toy"
     model = "model"
+    dataset = "dataset"
 
 
 @command
 def init(
-    path: Path = typer.Argument(Path("run.yaml"), help="The run file to write.", metavar="[RUN_FILE]"),
+    path: Path | None = typer.Argument(
+        None, help="The run file to write; default run.yaml, of a data set data.yaml.", metavar="[RUN_FILE]", show_default=False
+    ),
     template: Template = typer.Option(
-        Template.toy, "--template", "-t", help="toy: arithmetic in seconds; model: your model and your tasks."
+        Template.toy,
+        "--template",
+        "-t",
+        help="toy: arithmetic in seconds; model: your model and your tasks; dataset: rows from an endpoint, and no model trained.",
     ),
     force: bool = typer.Option(False, "--force", help="Write over a file that is there."),
 ) -> None:
     """Write a commented run file to start from."""
     from importlib.resources import files
 
-    path = path / "run.yaml" if path.is_dir() else path
+    name = "data.yaml" if template is Template.dataset else "run.yaml"
+    path = Path(name) if path is None else path / name if path.is_dir() else path
     if path.exists() and not force:
         raise ConfigError(f"{path} exists; name another file, or pass --force to write over it")
     text = files("outcross.cli").joinpath("templates", f"{template.value}.yaml").read_text(encoding="utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     say(f"wrote {path}")
-    hint(f"next: outcross validate {path} · outcross run {path}")
+    preview = f" · outcross preview {path}" if template is Template.dataset else ""
+    hint(f"next: outcross validate {path}{preview} · outcross run {path}")

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from outcross.cli import (
+    batch,
     doctor,
     du,
     evaluate,
@@ -15,16 +16,21 @@ from outcross.cli import (
     generate,
     init,
     listing,
+    preview,
     quickstart,
     recall,
     report,
     reproduce,
     resume,
+    review,
     run,
     sample,
+    selftest,
     show,
     trace,
     validate,
+    verifier_check,
+    verify,
 )
 from outcross.cli.shell import DEBUG
 
@@ -48,9 +54,11 @@ START, LOOK, TRY, CARE = "Start and run", "Look at a run", "Use what it made", "
 app.command("quickstart", rich_help_panel=START)(quickstart.quickstart)
 app.command("init", rich_help_panel=START)(init.init)
 app.command("validate", rich_help_panel=START, context_settings=OVERRIDES)(validate.validate)
+app.command("preview", rich_help_panel=START, context_settings=OVERRIDES)(preview.preview)
 app.command("run", rich_help_panel=START, context_settings=OVERRIDES)(run.run)
 app.command("resume", rich_help_panel=START)(resume.resume)
 app.command("generate", rich_help_panel=START, context_settings=OVERRIDES)(generate.generate)
+app.add_typer(batch.app, name="batch", rich_help_panel=START)
 app.command("list", rich_help_panel=LOOK)(listing.list_runs)
 app.command("show", rich_help_panel=LOOK)(show.show)
 app.command("trace", rich_help_panel=LOOK)(trace.trace)
@@ -60,6 +68,10 @@ app.command("reproduce", rich_help_panel=TRY)(reproduce.reproduce)
 app.command("sample", rich_help_panel=TRY)(sample.sample)
 app.command("eval", rich_help_panel=TRY)(evaluate.evaluate)
 app.command("export", rich_help_panel=TRY)(export.export)
+app.command("review", rich_help_panel=CARE)(review.review)
+app.command("verifier-check", rich_help_panel=CARE)(verifier_check.verifier_check)
+app.command("verify", rich_help_panel=TRY)(verify.verify)
+app.command("selftest", rich_help_panel=CARE)(selftest.selftest)
 app.command("recall", rich_help_panel=CARE)(recall.recall)
 app.command("doctor", rich_help_panel=CARE)(doctor.doctor)
 

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 COUNTS = 48  # characters of counts on a live line
 LOG_EVERY = 10.0  # seconds between two log lines of one stage
 MARKS: Mapping[Verdict | None, str] = {"pass": "✓", "fail": "✗", "error": "!", "abstain": "–", None: "·"}
-OUTCOMES = {"promoted": "green", "refused": "yellow", "nothing learnt": "yellow", "data only": "cyan"}
+OUTCOMES = {
+    "promoted": "green",
+    "released": "green",
+    "no rows": "yellow",
+    "refused": "yellow",
+    "nothing learnt": "yellow",
+    "data only": "cyan",
+}
 
 
 @contextmanager

@@ -17,6 +17,10 @@ def resume(
     seconds: float | None = typer.Option(None, "--budget.seconds", help="A new cap on wall-clock seconds.", show_default=False),
     money: float | None = typer.Option(None, "--budget.money", help="A new cap on money.", show_default=False),
     fail_on_refusal: bool = typer.Option(False, "--fail-on-refusal", help="End with exit code 10 if any promotion was refused."),
+    journal: Path | None = typer.Option(
+        None, "--journal", help="Where the journal that it shares is now, if it was moved.", show_default=False
+    ),
+    offline: bool = typer.Option(False, "--offline", help="Ask nothing: a question that the journal does not answer ends the run."),
     samples: int = typer.Option(3, help="How many samples of each round to show.", min=0),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Only decisions."),
 ) -> None:
@@ -29,4 +33,4 @@ def resume(
 
     caps = {"tokens": tokens, "requests": requests, "seconds": seconds, "money": money}
     plan = of_run(open_run(folder), [(f"budget.{name}", cap) for name, cap in caps.items() if cap is not None])
-    execute(plan, folder, quiet=quiet, samples=samples, fail_on_refusal=fail_on_refusal)
+    execute(plan, folder, quiet=quiet, samples=samples, fail_on_refusal=fail_on_refusal, journal=journal, offline=offline)

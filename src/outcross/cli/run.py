@@ -18,6 +18,10 @@ def run(
     dry_run: bool = typer.Option(False, "--dry-run", help="Check everything, print what it would cost, and stop."),
     unsafe: bool = typer.Option(False, "--unsafe", help="Allow what principle forbids (replacing history); the report says so."),
     fail_on_refusal: bool = typer.Option(False, "--fail-on-refusal", help="End with exit code 10 if any promotion was refused."),
+    journal: Path | None = typer.Option(
+        None, "--journal", help="A journal of answers that runs share; default the run's own.", show_default=False
+    ),
+    offline: bool = typer.Option(False, "--offline", help="Ask nothing: a question that the journal does not answer ends the run."),
     samples: int = typer.Option(3, help="How many samples of each round to show.", min=0),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Only decisions."),
 ) -> None:
@@ -34,7 +38,7 @@ def run(
     path, plan = read_words(words, more)
     out = out or default_out(path, plan)
     if dry_run:
-        check(plan, out)
+        check(plan, out, path)
         hint("dry run: nothing was asked, trained or written")
         return
-    execute(plan, out, quiet=quiet, samples=samples, fail_on_refusal=fail_on_refusal)
+    execute(plan, out, quiet=quiet, samples=samples, fail_on_refusal=fail_on_refusal, journal=journal, offline=offline)

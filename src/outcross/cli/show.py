@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from outcross.engine.store import RoundDir, RunDir
-    from outcross.report.read import RoundRow, Summary
-    from outcross.report.record import Mixed, RoundRecord
+    from outcross.report.read import Reading, RoundRow, Summary
+    from outcross.report.record import Mixed, ReleaseFound, RoundRecord
 
 
 @command
@@ -28,16 +28,21 @@ def show(
         None, help="A round, such as train/0002 or 2: everything about it.", metavar="[ROUND]", show_default=False
     ),
     samples: int = typer.Option(5, help="How many tasks of a round to show.", min=0),
+    json: bool = typer.Option(False, "--json", help="The run as one JSON object for machines: verdict, rounds, probes, bill."),
 ) -> None:
     """A run in tables, or one round of it.
 
     Of a round: counts, mixture, probes, the gate's reasoning and samples.
     """
-    from outcross.report.read import summary
+    from outcross.report.read import read_run
 
     run = open_run(folder)
+    if json:
+        say(_as_json(read_run(run)))
+        return
     if name is None:
-        print_all(*_run_tables(summary(run), folder))
+        found_run = read_run(run)
+        print_all(*_run_tables(found_run.summary, folder), *_judges(found_run), *_tombstones(run), *_bill(found_run))
         rounds = [item.label for item in run.rounds()]
         if rounds:
             hint(f"one round in full: outcross show {folder} {rounds[-1]}")
@@ -70,6 +75,60 @@ def _run_tables(found: Summary, folder: Path) -> Iterator[RenderableType]:
         yield _tracks(found)
     if found.rounds:
         yield _rounds(found)
+
+
+def _tombstones(run: RunDir) -> Iterator[RenderableType]:
+    """What was recalled."""
+    from rich.text import Text
+
+    from outcross.report.record import read_tombstones
+
+    for item in read_tombstones(run):
+        yield Text(f"! {len(item.records):,} records are tombstoned: {item.told}", style="yellow")
+
+
+def _judges(reading: Reading) -> Iterator[RenderableType]:
+    """What the record tells about its judges."""
+    from outcross.report.judges_part import COLUMNS, lines, title
+
+    for found in reading.judges:
+        yield table(title(found), COLUMNS, lines(found), right=COLUMNS[1:])
+
+
+def _bill(reading: Reading) -> Iterator[RenderableType]:
+    """What models were asked and what it cost, and what the preview had led to expect."""
+    from outcross.errors import StoreError
+    from outcross.report import numbers as n
+    from outcross.report.bill import money_of
+
+    try:
+        found = reading.bill
+    except StoreError as error:
+        hint(f"the bill cannot be read: {error}")
+        return
+    if found is None:
+        return
+    rows = []
+    for line in found.lines:
+        counts = map(n.count, (line.requests, line.prompt_tokens, line.completion_tokens))
+        rows.append((", ".join(line.roles) or "–", n.short(line.model), *counts, money_of(line.money)))
+    counts = map(n.count, (found.requests, found.prompt_tokens, found.completion_tokens))
+    rows.append(("total", "", *counts, money_of(found.money)))
+    columns = ("role", "model", "requests", "tokens read", "tokens written", "money")
+    yield table("Bill", columns, rows, right=columns[2:])
+    if found.forecast:
+        names = ("", "expected", "likely between", "became" if found.complete else "so far")
+        yield table("The bill and the forecast", names, [(item.name, *item.numbers) for item in found.forecast], right=names[1:])
+
+
+def _as_json(reading: Reading) -> str:
+    import dataclasses
+    import json
+
+    import msgspec
+
+    found = {**dataclasses.asdict(reading.summary), "bill": reading.bill, "seconds": reading.costs.total.seconds}
+    return json.dumps(msgspec.to_builtins(found, enc_hook=str), ensure_ascii=False, indent=1)
 
 
 def _tracks(found: Summary) -> Table:
@@ -122,10 +181,14 @@ def _round_tables(item: RoundDir) -> Iterator[RenderableType]:
     reason = f": {found.decision.reason.removeprefix(f'{found.outcome}: ')}" if found.decision else ""
     yield Text(f"{found.label} {found.outcome}{reason}", style="bold")
     yield _counts(found)
+    if found.canaries:
+        yield Text(_canaries(found))
     for role, mixture in found.mixtures.items():
         yield _mixture(role, mixture)
     if found.measurements:
         yield _measured(found)
+    if found.release is not None and found.release.probes:
+        yield _release(found.release)
     if found.decision and found.decision.checks:
         yield _checks(found)
 
@@ -143,6 +206,11 @@ def _counts(found: RoundRecord) -> Table:
     ]
     columns = ("stage", "in", "kept", "dropped", "failed", "")
     return table("Counts, in samples: in = kept + dropped + failed", columns, rows, right=columns[1:5])
+
+
+def _canaries(found: RoundRecord) -> str:
+    told = (f"{item.verifier} {item.gold} gold and {item.bad} bad before {item.before}" for item in found.canaries)
+    return f"Canaries, all judged as they must be: {', '.join(told)}"
 
 
 def _mixture(role: str, mixture: Mixed) -> Table:
@@ -175,11 +243,25 @@ def _measured(found: RoundRecord) -> Table:
     return table("Probes", columns, rows, right=columns[1:4])
 
 
+def _release(found: ReleaseFound) -> Table:
+    from outcross.report import numbers as n
+
+    rows = []
+    for name, item in found.probes.items():
+        interval = (
+            "" if item.low is None or item.high is None else f"{n.quantity(item.low, item.unit)} to {n.quantity(item.high, item.unit)}"
+        )
+        others = ("" if value is None else n.with_unit(value, item.unit) for value in (item.release, item.real))
+        rows.append((n.words(name), n.with_unit(item.round, item.unit), interval, *others, n.count(item.items)))
+    columns = ("probe", "this round", "95 %", "earlier releases", "real data", "tasks")
+    return table(f"Rows: {n.plural(found.rows, 'row')} of {n.plural(found.tasks, 'task')}", columns, rows, right=columns[1:])
+
+
 def _checks(found: RoundRecord) -> Table:
     from outcross.report import numbers as n
 
     assert found.decision is not None
-    units = {name: item.unit for name, item in found.measurements.items()}
+    units = found.units
     rows = []
     for check in found.decision.checks:
         unit = units.get(check.probe, "")
@@ -187,8 +269,8 @@ def _checks(found: RoundRecord) -> Table:
             n.signed(check.estimate, unit),
             n.signed(check.low, unit),
             n.signed(-check.margin, unit),
-            n.number(check.alpha),
-            n.percent(check.power),
+            n.number(check.alpha) if check.alpha else "exact",
+            n.percent(check.power) if check.alpha else "",
         )
         rows.append(("✓" if check.passed else "✗", n.words(check.probe), check.against, *numbers, check.note))
     columns = ("", "probe", "against", "change", "lower bound", "must exceed", "alpha", "power", "")

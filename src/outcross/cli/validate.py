@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from outcross.cli.shell import command, say, show
+from outcross.cli.costs import costs_of, print_costs
+from outcross.cli.shell import command, say
 from outcross.cli.start import WORDS
-from outcross.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from outcross.config.runfile import Plan
-    from outcross.engine.forecast import Forecast
+    from outcross.engine.proofs import Proof
     from outcross.recipe import Recipe
+    from outcross.stages import Model, Role
 
 
 @command
@@ -39,12 +37,11 @@ def validate(
 
         say(yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True).rstrip())
         return
-    check(plan, out or default_out(path, plan))
+    check(plan, out or default_out(path, plan), path)
 
 
-def check(plan: Plan, out: Path) -> None:
+def check(plan: Plan, out: Path, path: Path) -> None:
     """Print every check as it passes. Raises at the first that does not."""
-    from outcross.engine.forecast import forecast
     from outcross.engine.guards import check_bench, check_floor, check_plan
     from outcross.recipe import fingerprint
 
@@ -57,20 +54,31 @@ def check(plan: Plan, out: Path) -> None:
     say(
         f"✓ data: {facts.tasks:,} tasks, {facts.held_out:,} held-out items, {facts.real:,} real rows; nothing held out among tasks or real rows"
     )
+    for line in _coverage(recipe.bench.tasks):
+        say(f"    {line}")
     models = plan.build_models()
     say(f"✓ models: {', '.join(f'{role} {type(model).__name__} {model.id[:20]}' for role, model in models.items())}")
-    headings = check_plan(recipe, models, unsafe=plan.file.unsafe)
+    proofs = plan.proofs()
+    headings = check_plan(recipe, models, unsafe=plan.file.unsafe, proofs=proofs)
     check_floor(recipe, facts)
     say("✓ guarantees: the plan keeps them" + ("; the report will be headed" if headings else ""))
     for heading in headings:
         say(f"    ! {heading}")
+    for line in _proven(recipe, models, proofs):
+        say(f"    {line}")
+    for line in _canaries(recipe):
+        say(f"    {line}")
     for line in _gates(recipe, facts.held_out):
         say(f"    {line}")
-    expected = forecast(recipe, models, facts)
-    _afford(plan, expected, out)
-    show(_costs(expected, out))
+    print_costs(costs_of(recipe, models, facts, out), plan, out, path)
     for model in models.values():
         model.close()
+
+
+def _coverage(tasks: object) -> list[str]:
+    """What a task set that plans its diversity covers."""
+    report = getattr(tasks, "coverage", None)
+    return str(report()).splitlines() if callable(report) else []
 
 
 def _phases(recipe: Recipe) -> Iterator[str]:
@@ -81,6 +89,39 @@ def _phases(recipe: Recipe) -> Iterator[str]:
         names = " → ".join(name_of(step) for step in steps if step is not None)
         taught = " · teaches " + ", ".join(phase.learn) if phase.learn else " · data only"
         yield f"phase {phase.name}: {phase.rounds} × ({names}){taught}"
+
+
+def _proven(recipe: Recipe, models: Mapping[Role, Model], proofs: Sequence[Proof]) -> Iterator[str]:
+    """What shows that verifiers whose ground is an opinion beat no filter."""
+    from outcross.engine.proofs import proof_for
+    from outcross.stages import name_of
+
+    verifiers = {name_of(verifier): verifier for phase in recipe.phases for verifier in phase.verify}
+    for name, verifier in verifiers.items():
+        proof = proof_for(verifier, models, proofs)
+        if proof is not None:
+            says = proof.forecast
+            yield (
+                f"proof of {name}@{proof.version}: on {proof.rows:,} labelled answers it keeps {says.keeps_right.estimate:.0%} of right and "
+                f"{says.keeps_wrong.estimate:.0%} of wrong ones; {says.wrong.estimate:.0%} are wrong, break-even is at {says.break_even.estimate:.0%}"
+            )
+
+
+def _canaries(recipe: Recipe) -> Iterator[str]:
+    """How many answers of known verdict each verifier is tried on before a batch."""
+    from outcross.engine.canaries import leaves, verifying
+    from outcross.engine.guards import probes_of
+    from outcross.stages import canaries_of, name_of, parts_of
+
+    probes = [probe for phase in recipe.phases for probe in (probes_of(recipe.bench, phase) if phase.learn else ())]
+    probes += [probe for phase in recipe.phases if phase.release for probe in phase.release.probes]  # type: ignore[misc]
+    used = [item for phase in recipe.phases for item in verifying(phase)] + [item for probe in probes for item in parts_of(probe)]
+    for verifier in leaves(used):
+        known = [verdict for canary in canaries_of(verifier) for verdict in canary.expected]
+        if known:
+            yield f"canaries of {name_of(verifier)}: {known.count('pass')} gold, {known.count('fail')} known bad, before every batch"
+        else:
+            yield f"! no canaries: nothing would tell if {name_of(verifier)} were broken; declare answers whose verdicts you know"
 
 
 DIFFERING = 0.2  # of the answers, between two models as good as each other: what a forecast has to assume
@@ -105,45 +146,3 @@ def _gates(recipe: Recipe, held_out: int) -> Iterator[str]:
                     f"gate of {phase.name}: a candidate exactly as good passes the {100 * probe.margin:g}-point margin of {probe.name} {chance:.0%} of "
                     f"the time (α {alpha:.4f} a round, if {DIFFERING:.0%} of answers differ); 80 % take {needed:,} items, or {100 * seen:.1f} points"
                 )
-
-
-def _afford(plan: Plan, expected: Forecast, out: Path) -> None:
-    """Raises `StoreError` when the disk is too small for the run."""
-    free = shutil.disk_usage(_existing(out)).free
-    if expected.disk_bytes > free:
-        raise StoreError(
-            f"the run may need {_bytes(expected.disk_bytes)} and {out} has {_bytes(free)} free; choose another --out, "
-            "or bound the disk with `keep_models: champion` in the run file"
-        )
-    cap = plan.file.budget.tokens
-    if cap is not None and expected.completion_tokens > cap:
-        say(f"    ! the run may write {expected.completion_tokens:,} tokens, and budget.tokens stops it at {cap:,}; it can be resumed")
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder above `path` that exists. Raises `ConfigError` when it is a file."""
-    for folder in (path.resolve(), *path.resolve().parents):
-        if folder.is_dir():
-            return folder
-        if folder.exists():
-            raise ConfigError(f"{folder} is a file; --out names a folder")
-    return Path("/")
-
-
-def _costs(expected: Forecast, out: Path) -> Table:
-    from outcross.cli.shell import table
-
-    free = shutil.disk_usage(_existing(out)).free
-    rows = [
-        ("rounds", f"{expected.rounds:,}"),
-        *((f"calls to {role}", f"{calls:,}") for role, calls in expected.calls.items()),
-        ("tokens written", f"{expected.completion_tokens:,}"),
-        ("disk", f"{_bytes(expected.disk_bytes)} of {_bytes(free)} free"),
-    ]
-    return table("At most", ("what", "how much"), rows, right=("how much",))
-
-
-def _bytes(amount: float) -> str:
-    from outcross.report.numbers import size
-
-    return size(amount)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import inspect
 import sys
 import types
@@ -24,6 +25,8 @@ KINDS: Mapping[Any, find.Kind] = {
     stages.Objective: find.OBJECTIVE,
     stages.Probe: find.PROBE,
     stages.Gate: find.GATE,
+    stages.RowsProbe: find.ROWS_PROBE,
+    stages.RowsGate: find.ROWS_GATE,
     stages.Selector: find.SELECTOR,
     **dict.fromkeys((stages.Model, stages.Completes, stages.LogProbs, stages.Values, stages.Trainable), find.MODEL),
     Iterable[Task]: find.TASKS,
@@ -96,6 +99,8 @@ _PLAIN_WORDS: Mapping[Any, str] = {
     bool: "true or false",
     Path: "a path",
     type(None): "none",
+    Any: "anything",
+    datetime.date: "a day such as 2024-12-31",
 }
 
 
@@ -111,6 +116,10 @@ def describe(hint: Any) -> str:
         return f"{describe(inner[0])} ({limits})"
     if origin in (Union, types.UnionType):
         return " or ".join(_unique(map(describe, inner)))
+    if origin is tuple and Ellipsis not in inner:
+        return f"[{', '.join(map(describe, inner))}]"
+    if origin in MAPPINGS:
+        return f"{{{describe(inner[0])}: {describe(inner[1])}}}"
     if origin in SEQUENCES:
         return f"a list of {', '.join(_unique(describe(item) for item in inner if item is not Ellipsis))}"
     kind = kind_of(hint)

@@ -19,6 +19,7 @@ from outcross.config import find
 from outcross.config.annotations import MAPPINGS, SEQUENCES, describe, is_value_class, kind_of, parameters, structured
 from outcross.config.plain import plain
 from outcross.errors import ConfigError, OutcrossError, did_you_mean
+from outcross.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def bind_use(raw: Any, kind: find.Kind, place: Place, given: Given) -> Planned:
     """`{use: name, …}`, or the name alone, as a thing of this kind. Raises `ConfigError`."""
     if isinstance(raw, str):
         raw = {"use": raw}
+    if kind is find.TASKS and raw == []:
+        return constant(())  # how a run's record writes that there are none
     if not isinstance(raw, Mapping):
         raise place.wrong(raw, f"a {kind.title}: `{{use: name, …}}` with one of {', '.join(find.names(kind))}")
     name = raw.get("use")
@@ -148,6 +151,8 @@ def bind_value(raw: Any, hint: Any, place: Place, given: Given) -> Planned:
     """One value against its annotation: stages by `use:`, dataclasses and records from mappings, the rest by pydantic."""
     if typing.get_origin(hint) is Annotated and typing.get_args(hint) and structured(typing.get_args(hint)[0]):
         hint = typing.get_args(hint)[0]
+    if raw is not None and Schema in (hint, *typing.get_args(hint)):
+        return _bind_schema(raw, place)
     kind = kind_of(hint)
     if kind is not None:
         return bind_use(raw, kind, place, given)
@@ -163,6 +168,8 @@ def bind_value(raw: Any, hint: Any, place: Place, given: Given) -> Planned:
             raise place.wrong(raw, f"settings, `{{…}}`, with {', '.join(parameters(hint))}")
         return bind_call(hint, _spelt_out(raw, hint), place, given, hint.__name__)
     if hint is Path:
+        if isinstance(raw, Mapping | list) or raw is None:
+            raise place.wrong(raw, "a path")
         return Planned(str(raw), partial(_path, str(raw), place))
     if origin is Callable or hint is Callable or origin is typing.get_origin(Callable[[], Any]):
         return _bind_function(raw, place)
@@ -170,8 +177,10 @@ def bind_value(raw: Any, hint: Any, place: Place, given: Given) -> Planned:
 
 
 def _spelt_out(raw: Mapping[str, Any], hint: Any) -> Mapping[str, Any]:
-    """`{waived: "…"}` for a class `Waived` of one field is that field."""
+    """`{waived: "…"}` for a class `Waived` of one field is that field; a run's record names a stage that could be no other."""
     fields = list(parameters(hint))
+    if raw.get("use") == find.use_name(hint) and "use" not in fields:
+        return {key: value for key, value in raw.items() if key != "use"}
     return {fields[0]: raw[find.snake(hint.__name__)]} if len(fields) == 1 and list(raw) == [find.snake(hint.__name__)] else raw
 
 
@@ -180,7 +189,7 @@ def _bind_union(raw: Any, members: tuple[Any, ...], place: Place, given: Given) 
         return constant(None)
     if Path in members and str in members and isinstance(raw, str):
         return Planned(raw, partial(_path_or_name, raw, place))
-    complex_ = [item for item in members if structured(item)]
+    complex_ = _meant(raw, [item for item in members if structured(item)], place)
     scalars = tuple(item for item in members if not structured(item) and item is not type(None))
     fitting = complex_ if isinstance(raw, Mapping | list) or not scalars else []
     errors: list[ConfigError] = []
@@ -195,6 +204,20 @@ def _bind_union(raw: Any, members: tuple[Any, ...], place: Place, given: Given) 
         except ConfigError as error:
             errors.append(error)
     raise errors[0]
+
+
+def _meant(raw: Any, members: list[Any], place: Place) -> list[Any]:
+    """Of several classes of settings the one whose first setting is given. Raises `ConfigError` when that is none, or more than one."""
+    named = {next(iter(parameters(item))): item for item in members if is_value_class(item)}
+    if len(named) < 2:
+        return members
+    meant = [name for name in named if isinstance(raw, Mapping) and name in raw]
+    if len(meant) > 1:
+        raise ConfigError(f"{place.path} has the settings {' and '.join(meant)}, of which only one may be given")
+    if not meant and len(named) == len(members):
+        unknown = next(iter(raw), "") if isinstance(raw, Mapping) else ""
+        raise ConfigError(f"{place.path} is {raw!r:.100}; it must be settings, `{{name: …}}`; {did_you_mean(str(unknown), named)}")
+    return [item for item in members if not is_value_class(item) or item in map(named.get, meant)]
 
 
 def _bind_sequence(raw: Any, hint: Any, place: Place, given: Given) -> Planned:
@@ -223,6 +246,19 @@ def _bind_function(raw: Any, place: Place) -> Planned:
     if not callable(found):
         raise place.wrong(raw, f"a function; this is a {type(found).__name__}")
     return Planned(raw, lambda: found)
+
+
+def _bind_schema(raw: Any, place: Place) -> Planned:
+    """A JSON schema: written out, a file that holds one, or `module:Name` of a pydantic model."""
+    if isinstance(raw, Mapping):
+        made = Schema.of(raw)
+    elif not isinstance(raw, str):
+        raise place.wrong(raw, "a JSON schema, the path of a file with one, or a pydantic model, written `module:Name`")
+    elif ":" in raw:
+        made = Schema.of(find.find(raw, find.RECIPE, place.path, place.base))
+    else:
+        made = Schema.read(_path(raw, place))
+    return Planned(raw, lambda: made)
 
 
 def _path(raw: str, place: Place) -> Path:

@@ -37,6 +37,8 @@ CURATOR = Kind("curator", "outcross.curate")
 OBJECTIVE = Kind("objective", "outcross.train")
 PROBE = Kind("probe", "outcross.evaluate")
 GATE = Kind("gate", "outcross.gate")
+ROWS_PROBE = Kind("rows probe", "outcross.evaluate.rows")
+ROWS_GATE = Kind("rows gate", "outcross.gate.rows")
 SELECTOR = Kind("selector", "outcross.select")
 
 

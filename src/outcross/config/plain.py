@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import enum
 import inspect
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ def plain(value: object) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
+    if isinstance(value, datetime.date):
+        return value.isoformat()
     if isinstance(value, PurePath):
         return str(value)
     if inspect.isclass(value) or inspect.isroutine(value):

@@ -21,7 +21,8 @@ Scope = Literal["group", "round", "run"]
 
 @dataclass(frozen=True)
 class Dedup(Stage):
-    """Keeps the first of samples with equal prompts and answers up to case and white space.
+    """Keeps the first of samples with equal prompts and answers up to case and white space. The last turn counts, which is what is
+    judged and learnt: drafts and critiques before it may differ.
 
     across: how far back a sample is compared: within its group, this round, or all rounds of the run.
 
@@ -30,6 +31,7 @@ class Dedup(Stage):
     """
 
     across: Scope = "run"
+    version: ClassVar[str] = "2"
     trims: ClassVar[bool] = True
 
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group | Drop]:
@@ -59,9 +61,9 @@ class Dedup(Stage):
 
 
 def sample_key(sample: Sample) -> int:
-    """64 bits over all that was asked and answered in a sample, up to case and white space."""
+    """64 bits over what a sample's last turn asked and answered, up to case and white space."""
     digest = hashlib.blake2b(digest_size=8)
-    for turn in sample.turns:
+    for turn in sample.turns[-1:]:
         for content in (turn.prompt, turn.completion.content):
             if isinstance(content, Array):
                 digest.update(f"{content.dtype}{content.shape}".encode() + content.data)

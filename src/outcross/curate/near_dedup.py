@@ -52,6 +52,7 @@ class NearDedup(Stage):
     n: int = 5
     across: Literal["round", "run"] = "run"
     against_real: bool = True
+    version: ClassVar[str] = "2"
     trims: ClassVar[bool] = True
     whole_round: ClassVar[bool] = True  # gives nothing before it has seen the last sample
 
@@ -143,11 +144,9 @@ class NearDedup(Stage):
 
 
 def _answer_and_prompt(sample: Sample) -> tuple[str, str]:
-    """All that was answered and all that was asked in a sample."""
-    if len(sample.turns) == 1:
-        return _text(sample.turns[0].completion.content), prompt_text(sample.turns[0].prompt)
-    answers = "\n".join(_text(turn.completion.content) for turn in sample.turns)
-    return answers, "\n".join(prompt_text(turn.prompt) for turn in sample.turns)
+    """What the last turn answered and what it asked: that is what is judged and learnt."""
+    turn = sample.turns[-1]
+    return _text(turn.completion.content), prompt_text(turn.prompt)
 
 
 def _text(content: Content) -> str:

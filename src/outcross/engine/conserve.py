@@ -14,13 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from outcross.engine.guards import asked_text
+from outcross.engine.stopwatch import Stopwatch
 from outcross.engine.store import DISK_ERRORS
-from outcross.errors import GuardError, OutcrossError, StageError, StoreError
+from outcross.errors import GuardError, OutcrossError, StageError, StoreError, TooManyErrors
 from outcross.stages import Verifier
 from outcross.text import HeldOutIndex
 from outcross.types import Drop, Group, Sample, Task
 
 Counts = dict[str, Any]
+REPAIR = (
+    "`outcross selftest` tries it alone. When it works again as before (its sandbox, its package, its endpoint), `outcross resume RUN`; a verifier "
+    "that was changed makes another run, which finds the answers of this one by `--journal RUN/responses.db`"
+)
+"""What to do about a verifier that stopped a run."""
 
 
 @dataclass
@@ -34,6 +40,8 @@ class Counter:
     dropped: int = 0
     failed: int = 0
     detail: Tally[str] = field(default_factory=Tally)
+    errors: Tally[str] = field(default_factory=Tally)  # a verifier's, by reason
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
     def counts(self) -> Counts:
         """The stage's line in the round's record."""
@@ -47,12 +55,42 @@ class Counter:
             "detail": dict(sorted(self.detail.items())),
         }
 
+    def took(self) -> dict[str, float]:
+        """How long a verifier took, for metrics.jsonl: clocks are no part of the record."""
+        judged = self.into - self.detail["not judged: no answer"]
+        return {
+            "seconds": round(self.watch.seconds, 6),
+            "samples": judged,
+            "seconds_per_sample": round(self.watch.seconds / judged, 9) if judged else 0.0,
+        }
+
     def close(self) -> None:
         if self.into != self.kept + self.dropped + self.failed:
             raise StageError(
                 f"{self.stage} {self.name}: {self.into} came in, {self.kept} kept + {self.dropped} dropped + {self.failed} failed came out; "
                 "a stage must pass on or set aside everything it takes"
             )
+
+
+@dataclass(frozen=True)
+class ErrorRule:
+    """When a verifier that cannot judge stops the run: errors on more than `share` of at least `after` answers of a round."""
+
+    share: float = 0.5
+    after: int = 100
+
+    def check(self, counter: Counter) -> None:
+        """Raises `TooManyErrors` with the most frequent reasons."""
+        errors = counter.detail["error"]
+        judged = counter.into - counter.detail["not judged: no answer"]
+        if judged < self.after or errors <= self.share * judged:
+            return
+        reasons = "; ".join(f"{count:,} × {reason or 'no reason given'}" for reason, count in counter.errors.most_common(3))
+        raise TooManyErrors(
+            f"verify {counter.name}: {errors:,} of the first {judged:,} answers ended in an error, and the run allows {self.share:.0%} after "
+            f"{self.after:,} answers (`errors:` in the run file). Most frequent: {reasons}. All answers of the round are kept in "
+            f"the journal. {REPAIR}; to allow more, `outcross resume RUN --errors.share 0.9`"
+        )
 
 
 @dataclass(frozen=True)
@@ -126,30 +164,33 @@ def _generated(stage: Any, ctx: Any, tasks: Iterable[Task], counter: Counter) ->
         raise StageError(f"generate {counter.name}: {total} tasks went in and {done} groups came out; task {asked[0]!r} was lost")
 
 
-def verified(stage: Verifier, ctx: Any, groups: Iterable[Group], counter: Counter) -> Iterator[Group]:
-    """Run a verifier; the same groups and samples in the same order, each with one more score (failed requests excepted)."""
+def verified(stage: Verifier, ctx: Any, groups: Iterable[Group], counter: Counter, rule: ErrorRule | None = None) -> Iterator[Group]:
+    """Run a verifier; the same groups and samples in the same order, each with one more score (failed requests excepted). `rule` says
+    how many errors are too many; None: any number is allowed."""
     with blamed(f"verify {counter.name}"):
-        yield from _verified(stage, ctx, groups, counter)
+        yield from _verified(stage, ctx, groups, counter, rule)
 
 
-def _verified(stage: Verifier, ctx: Any, groups: Iterable[Group], counter: Counter) -> Iterator[Group]:
+def _verified(stage: Verifier, ctx: Any, groups: Iterable[Group], counter: Counter, rule: ErrorRule | None) -> Iterator[Group]:
     waiting: deque[Group] = deque()
     total = 0
 
     def noted() -> Iterator[Group]:
         nonlocal total
-        for group in groups:
+        for group in counter.watch.into(groups):
             waiting.append(group)
             total += 1
             yield group
 
-    for group in stage(ctx, noted()):
+    for group in counter.watch.out(stage(ctx, noted())):
         if not waiting or not _only_scored(waiting.popleft(), group):
             raise StageError(
                 f"verify {counter.name}: the group of task {group.task.id!r} came back changed or out of order; only add scores"
             )
         for sample in group.samples:
             _count_verdict(sample, counter)
+        if rule is not None:
+            rule.check(counter)
         yield group
     if waiting:
         done = total - len(waiting)
@@ -181,6 +222,7 @@ def _count_verdict(sample: Sample, counter: Counter) -> None:
     counter.detail[score.verdict] += 1
     if score.verdict == "error":
         counter.failed += 1
+        counter.errors[score.reason[:120]] += 1
     else:
         counter.kept += 1
 

@@ -1,380 +1,336 @@
-"""Runs dialogues by the thousand, and the stages of a round as one pipelined stream.
+"""Runs dialogues by the thousand, and gives their results in the order in which they came.
 
-Dialogues advance in waves: everything the window asks is looked up in the journal, the rest is submitted, local models
-are flushed, and whatever has been answered is committed before any dialogue sees it. With local models a wave is answered
-whole, so that the batches a model sees depend on the input alone and never on timing or on where an earlier attempt was
-killed. With endpoints a wave is whatever has arrived within 10 ms: no dialogue waits for another, and a wave costs what arrived in
-it, however many are open.
+What the window asks is looked up in the journal, the rest is submitted, and every answer is committed before a dialogue sees it
+(`engine/commits.py`). With local models this goes in waves: the window is filled, everything it asks is submitted, the models are flushed,
+and the wave is answered whole before anybody goes on. So the batches that a model sees depend on the input alone and never on timing; after
+a kill within a wave, what was answered is not asked again, and the rest of that wave is a smaller batch, which a transformer answers with
+the same draws up to rounding. With a model outside of this process (`stages.Remote`) nobody waits for another: input is pulled in a thread
+of its own, so that a source that takes its time holds up no answer, and a turn costs what arrived in it, however many are open.
+
+Dialogues of a stream that ask the same question at the same time share one request.
 """
 
 from __future__ import annotations
 
-import ctypes
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any, TypeVar
 
+import msgspec
+
+from outcross.engine.asked import Asked, Models
+from outcross.engine.budget import Meter
+from outcross.engine.commits import Arrival, Committer
 from outcross.engine.journal import Journal, request_key
-from outcross.errors import BudgetReached, ConfigError
-from outcross.stages import Ask, Completes, Context, Dialogue
+from outcross.engine.pipeline import Puller
+from outcross.errors import BudgetReached, ModelError
+from outcross.stages import Ask, Context, Dialogue
 from outcross.text import prompt_text
-from outcross.types import Request, Response
+from outcross.types import Request, Response, Usage
 
 T = TypeVar("T")
-GROUP_SECONDS = 0.010
 DRAIN_SECONDS = 60.0  # how long a run that reached its budget waits for answers that are paid for already
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Caps for a whole run; None is no cap. `tokens` counts prompt and completion tokens of every model asked, `seconds`
-    the wall clock of all attempts together, `money` what models with a price have cost.
-
-    Near a cap on tokens or requests fewer are asked at once, counting each answer as long as it may become, so that such a cap is
-    passed by one answer a stage at most; one on seconds or money by what is under way, which is still waited for and kept."""
-
-    tokens: int | None = None
-    requests: int | None = None
-    seconds: float | None = None
-    money: float | None = None
-
-
-class Meter:
-    """What has been spent, held against the budget. Earlier attempts' tokens, requests and money come from the journal."""
-
-    def __init__(self, budget: Budget, journal: Journal, seconds_before: float = 0.0) -> None:
-        self.budget, self._before, self._start = budget, seconds_before, time.monotonic()
-        self._lock = threading.Lock()
-        spent = journal.spent().values()
-        self.requests = sum(count for count, _ in spent)
-        self.prompt_tokens = sum(usage.prompt_tokens for _, usage in spent)
-        self.completion_tokens = sum(usage.completion_tokens for _, usage in spent)
-        self.money = sum(usage.money for _, usage in spent)
-        self._promised_requests = self._promised_tokens = 0
-
-    @property
-    def seconds(self) -> float:
-        return self._before + time.monotonic() - self._start
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt_tokens + self.completion_tokens
-
-    def admit(self, requests: Sequence[Request], *, waiting: bool) -> int:
-        """How many of `requests`, from the first on, may be asked now: what the caps hold even if every answer is as long as it may
-        be, and at least one unless the stream is `waiting` for answers already. Each is promised until `add` or `withdraw`."""
-        with self._lock:
-            for count, request in enumerate(requests):
-                tokens = most_tokens(request)
-                if (count or waiting) and not self._holds(tokens):
-                    return count
-                self._promised_requests += 1
-                self._promised_tokens += tokens
-        return len(requests)
-
-    def _holds(self, tokens: int) -> bool:
-        caps = (
-            (self.budget.tokens, self.tokens + self._promised_tokens + tokens),
-            (self.budget.requests, self.requests + self._promised_requests + 1),
-        )
-        return all(cap is None or spent <= cap for cap, spent in caps)
-
-    def add(self, request: Request, response: Response) -> None:
-        with self._lock:
-            self._give_back(request)
-            self.requests += 1
-            self.prompt_tokens += response.usage.prompt_tokens
-            self.completion_tokens += response.usage.completion_tokens
-            self.money += response.usage.money
-
-    def withdraw(self, request: Request) -> None:
-        """A request that was admitted will not be answered."""
-        with self._lock:
-            self._give_back(request)
-
-    def _give_back(self, request: Request) -> None:
-        self._promised_requests -= 1
-        self._promised_tokens -= most_tokens(request)
-
-    def check(self) -> None:
-        """Raises `BudgetReached` when a cap is reached; called before anything more is asked and between steps."""
-        for name, spent, cap in (
-            ("tokens", self.tokens, self.budget.tokens),
-            ("requests", self.requests, self.budget.requests),
-            ("seconds", self.seconds, self.budget.seconds),
-            ("money", self.money, self.budget.money),
-        ):
-            if cap is not None and spent >= cap:
-                used = f"{spent:,.4f}" if name == "money" else f"{spent:,.0f}"
-                more = f"{2 * spent:.4f}" if name == "money" else f"{2 * spent:.0f}"
-                raise BudgetReached(
-                    f"the budget of {cap:,} {name} is spent ({used} used); everything is on disk: "
-                    f"raise it and resume, for example `outcross resume RUN --budget.{name} {more}`"
-                )
-
-
-def most_tokens(request: Request) -> int:
-    """What a request can cost at most: a token of its prompt has at least one character."""
-    written = 0 if request.choices else request.n * request.sampling.max_tokens
-    return len(prompt_text(request.prompt)) + len(request.prefix) + written
 
 
 @dataclass(eq=False)
 class _Slot:
-    """One dialogue in the window: what it asks now, or what it returned."""
+    """One dialogue in the window: what it asks now and the parts of that which are to be answered, or what it returned."""
 
     number: int
     dialogue: Dialogue[Any]
     ask: Ask | None = None
-    model: Completes | None = None
-    key: bytes = b""
-    future: Future[Response] | None = None
+    parts: Sequence[_Part] = ()
+    missing: int = 0
     result: Any = None
 
     def advance(self, answer: Response | None) -> None:
+        self.parts = ()
         try:
             self.ask = next(self.dialogue) if answer is None else self.dialogue.send(answer)
-            self.future = None
         except StopIteration as stop:
-            self.ask, self.future, self.result = None, None, stop.value
+            self.ask, self.result = None, stop.value
+
+
+@dataclass(eq=False)
+class _Part:
+    """One request to a model, a dialogue's whole question or one of its samples, and the dialogues that wait for it."""
+
+    model: Asked
+    request: Request
+    key: bytes
+    slots: list[_Slot] = field(default_factory=list)
+    future: Future[Response] | None = None
+    response: Response | None = None
 
 
 @dataclass(frozen=True)
 class Executor:
     """The `Runner` of a run. `window` dialogues are open at once; results come in input order.
 
-    When it ends early, requests that were not sent yet are withdrawn and answers that came are committed.
+    When a stream ends early, requests that were not sent yet are withdrawn and answers that came are committed. With a journal that may
+    not be written nothing is asked: a question that it cannot answer raises `ModelError`.
     """
 
     journal: Journal
     meter: Meter
     window: int = 1024
-    on_answers: Callable[[int], None] = field(default=lambda count: None)
+    _committer: Committer = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_committer", Committer(self.journal, self.meter))
 
     def __call__(self, ctx: Context, dialogues: Iterable[Dialogue[T]], /) -> Iterator[T]:
-        source = enumerate(dialogues)
-        slots: deque[_Slot] = deque()
-        wave = _Wave(ctx, self.journal, self.meter, self.on_answers)
+        stream = _Stream(ctx, dialogues, self)
         try:
-            while True:
-                while len(slots) < self.window and (item := next(source, None)) is not None:
-                    slot = _Slot(*item)
-                    slot.advance(None)
-                    slots.append(slot)
-                    if slot.ask is not None:
-                        wave.ready.append(slot)
-                if not slots:
-                    return
-                wave.go()
-                while slots and slots[0].ask is None:
-                    yield slots.popleft().result
+            while stream.fill():
+                stream.turn()
+                yield from stream.results()
         except BaseException as error:
-            wave.drain(slots, DRAIN_SECONDS if isinstance(error, BudgetReached) else 0.0)
+            stream.stop(error)
             raise
 
 
-class _Wave:
-    """What one stream of dialogues has asked. `ready` holds those with a new question, in input order."""
+class _Stream:
+    """One stream of dialogues: its input, its window, and what it has asked. All but `_answered` and `_settled` runs in the thread that
+    reads the stream."""
 
-    def __init__(self, ctx: Context, journal: Journal, meter: Meter, on_answers: Callable[[int], None]) -> None:
-        self.journal, self.meter, self.on_answers = journal, meter, on_answers
-        self.asked = _Asked(ctx)
-        self.ready: list[_Slot] = []
-        self._open = 0
-        self._came: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+    def __init__(self, ctx: Context, dialogues: Iterable[Dialogue[Any]], executor: Executor) -> None:
+        self.journal, self.meter, self.window, self.committer = executor.journal, executor.meter, executor.window, executor._committer
+        self.models = Models(ctx)
+        self.slots: deque[_Slot] = deque()
+        self.ready: list[_Slot] = []  # with a new question, in input order
+        self.unsent: list[_Part] = []
+        self.asked: dict[bytes, _Part] = {}  # not answered yet
+        self.sent = 0  # of these, at a model
+        self.events: queue.SimpleQueue[tuple[_Part, Response, BaseException | None] | None] = queue.SimpleQueue()
+        self._numbers = count()
+        self._source = iter(dialogues)
+        self._puller: Puller[Dialogue[Any]] | None = None
+        self._over = False
+        self._thread = 0
+        self._flushed = 0  # requests that were answered in this thread: by a local model's flush
 
-    def go(self) -> None:
-        """Ask what is ready, take what has been answered, and let those dialogues go on."""
-        ready, self.ready = self.ready, []
-        answered = self._submit(ready) if ready else []
-        self.asked.flush()
-        answered += self._commit(self._arrived(block=not answered))
+    # ── input and results ──────────────────────────────────────────────────────────────────────────────────────────────
+    def fill(self) -> bool:
+        """Open dialogues while there is room: all there is room for with local models, else those that have come. False at the end."""
+        while self._puller is None and not self._over and len(self.slots) < self.window and not self._remote:
+            dialogue = next(self._source, None)
+            if dialogue is None:
+                self._over = True
+            else:
+                self._open(dialogue)
+        if self._puller is None and self._remote and not self._over:
+            self._puller = Puller(self._source, self.window - len(self.slots), lambda: self.events.put(None))
+            self._puller.start()
+        if self._puller is not None and not self._over:
+            came, self._over = self._puller.take()
+            for dialogue in came:
+                self._open(dialogue)
+        return bool(self.slots) or not self._over
+
+    @property
+    def _remote(self) -> bool:
+        return self.journal.writes and (self.models.remote or self.sent > 0)
+
+    def _open(self, dialogue: Dialogue[Any]) -> None:
+        slot = _Slot(next(self._numbers), dialogue)
+        slot.advance(None)
+        self.slots.append(slot)
+        if slot.ask is not None:
+            self.models.of(slot.ask.role)
+            self.ready.append(slot)
+
+    def results(self) -> Iterator[Any]:
+        """What the first dialogues of the window returned."""
+        ended = []
+        while self.slots and self.slots[0].ask is None:
+            ended.append(self.slots.popleft().result)
+        if self._puller is not None and ended:
+            self._puller.free(len(ended))
+        yield from ended
+
+    # ── a turn: ask, take what has been answered, let those dialogues go on ────────────────────────────────────────────
+    def turn(self) -> None:
+        answered = self._look_up()
+        self._send()
+        self._flush()
+        answered += self._taken(wait=not answered and not (self.slots and self.slots[0].ask is None))
         answered.sort(key=lambda item: item[0].number)  # arrival depends on timing; what is asked next may not
         for slot, response in answered:
             slot.advance(response)
             if slot.ask is not None:
+                self.models.of(slot.ask.role)
                 self.ready.append(slot)
-        self.ready.sort(key=lambda slot: slot.number)
-        if self._open:
+        if self.sent:
             self.meter.check()  # or what waits in the queue of an endpoint would still be sent
 
-    def drain(self, slots: Iterable[_Slot], seconds: float) -> None:
-        """The stream ends early: withdraw what was not sent, wait this long for the rest, and commit what came."""
-        sent = []
-        for slot in slots:
-            if slot.future is not None and not slot.future.cancel():
-                sent.append(slot)
-            elif slot.future is not None and slot.ask is not None:
-                self.meter.withdraw(slot.ask.request)
-        wait([slot.future for slot in sent if slot.future is not None], timeout=seconds)
-        self._commit([slot for slot in sent if slot.future is not None and slot.future.done()])
-
-    def _submit(self, slots: list[_Slot]) -> list[tuple[_Slot, Response]]:
-        """Answer from the journal what it holds; submit the rest, or what the budget surely holds of it."""
-        for slot in slots:
-            assert slot.ask is not None
-            slot.model = self.asked.model(slot.ask.role)
-            slot.key = request_key(slot.model.id, slot.ask.request)
-        known = self.journal.get([slot.key for slot in slots])
-        missing = [slot for slot in slots if slot.key not in known]
-        if missing:
-            self.meter.check()
-        admitted = self.meter.admit([slot.ask.request for slot in missing if slot.ask is not None], waiting=self._open > 0)
-        self.ready += missing[admitted:]
-        for slot in missing[:admitted]:
-            assert slot.ask is not None and slot.model is not None
-            slot.future = slot.model.submit(slot.ask.request)
-            slot.future.add_done_callback(partial(_put, self._came, slot))
-            self._open += 1
-        return [(slot, known[slot.key]) for slot in slots if slot.key in known]
-
-    def _arrived(self, *, block: bool) -> list[_Slot]:
-        """The slots whose answer has come. A wave that some are missing from is given a moment to gather more."""
-        if not self._open:
+    def _look_up(self) -> list[tuple[_Slot, Response]]:
+        """Answer from the journal what it holds; the rest is to be sent."""
+        ready, self.ready = self.ready, []
+        if not ready:
             return []
-        found = self._taken()
-        if not found and block:
-            found.append(self._came.get())
-        if found and len(found) < self._open:
-            time.sleep(GROUP_SECONDS)
-            found += self._taken()
-        self._open -= len(found)
-        return found
-
-    def _taken(self) -> list[_Slot]:
-        return [self._came.get_nowait() for _ in range(self._came.qsize())]
-
-    def _commit(self, slots: list[_Slot]) -> list[tuple[_Slot, Response]]:
-        """The answers, committed to the journal. Failed answers are not kept: resuming asks again."""
-        answers: list[tuple[_Slot, Response]] = []
-        rows = []
-        for slot in slots:
-            assert slot.ask is not None and slot.model is not None and slot.future is not None
-            response = _result(slot.future)
-            answers.append((slot, response))
-            self.meter.add(slot.ask.request, response)
-            if not response.error:
-                rows.append((slot.key, slot.model.id, response))
-        self.journal.put(rows)
-        if answers:
-            self.on_answers(len(answers))
-        return answers
-
-
-def _put(came: queue.SimpleQueue[_Slot], slot: _Slot, future: Future[Response]) -> None:
-    came.put(slot)
-
-
-class _Asked:
-    """The models that one stream of dialogues has asked, by role."""
-
-    def __init__(self, ctx: Context) -> None:
-        self._ctx = ctx
-        self._models: dict[str, Completes] = {}
-
-    def model(self, role: str) -> Completes:
-        found = self._models.get(role)
-        if found is None:
-            model = self._ctx.model(role)
-            if not isinstance(model, Completes):
-                raise ConfigError(
-                    f"the model in role {role!r} ({type(model).__name__}) cannot answer requests; it needs submit() and flush()"
-                )
-            found = self._models[role] = model
-        return found
-
-    def flush(self) -> None:
-        for model in self._models.values():
-            model.flush()
-
-
-def _result(future: Future[Response]) -> Response:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, Exception):
-        return Response(error=f"{type(error).__name__}: {error}")
-    raise error
-
-
-_END = object()
-
-
-def pipelined(items: Iterable[T], capacity: int = 32, chunk: int = 64, seconds: float = 0.05) -> Generator[T, None, None]:
-    """Pull `items` in a thread of its own, through a bounded queue, so that a slow consumer does not stall the producer
-    until `capacity` chunks wait, nor the other way round. Order is kept; an exception is raised where it would have been.
-
-    Whoever leaves early waits until the thread has ended; Ctrl-C is passed on to it, so that nobody waits for a whole wave."""
-    hand: queue.Queue[list[Any]] = queue.Queue(maxsize=capacity)
-    stop = threading.Event()
-
-    def offer(block: list[Any]) -> bool:
-        while not stop.is_set():
-            try:
-                hand.put(block, timeout=0.1)
-                return True
-            except queue.Full:
+        whole = [self._part(slot.ask.role, slot.ask.request) for slot in ready if slot.ask is not None]
+        known = self.journal.get([part.key for part in whole])
+        split = {part.key: self._samples(part) for part in whole if part.key not in known and part.key not in self.asked}
+        known |= self.journal.get([sample.key for samples in split.values() for sample in samples])
+        answered = []
+        for slot, part in zip(ready, whole, strict=True):
+            if part.key in known:
+                answered.append((slot, known[part.key]))
                 continue
-        return False
+            slot.parts = self._open_parts(part, split.get(part.key, []), known)
+            slot.missing = sum(item.response is None for item in slot.parts)
+            if not slot.missing:
+                answered.append((slot, _joined(slot.parts)))
+            for item in slot.parts:
+                if item.response is None:
+                    item.slots.append(slot)
+        return answered
 
-    def produce() -> None:
-        block: list[Any] = []
-        since = time.monotonic()
-        source = iter(items)
-        try:
-            for item in source:
-                block.append(item)
-                if len(block) >= chunk or time.monotonic() - since > seconds:
-                    if not offer(block):
-                        return
-                    block, since = [], time.monotonic()
-            offer([*block, _END])
-        except BaseException as error:
-            offer([*block, _Raised(error)])
-        finally:
-            if stop.is_set() and hasattr(source, "close"):
-                source.close()
+    def _part(self, role: str, request: Request) -> _Part:
+        model = self.models.of(role)
+        return _Part(model, request, request_key(model.id, request, model.version))
 
-    thread = threading.Thread(target=produce, daemon=True, name="outcross-stage")
-    try:
-        thread.start()
+    def _samples(self, whole: _Part) -> list[_Part]:
+        """The n requests for one completion each that a question may be answered by, where it is put to a server."""
+        request = whole.request
+        if not whole.model.remote or request.n < 2 or request.choices:
+            return []
+        each = [msgspec.structs.replace(request, n=1, seed=request.seed + index) for index in range(request.n)]
+        return [_Part(whole.model, item, request_key(whole.model.id, item, whole.model.version)) for item in each]
+
+    def _open_parts(self, whole: _Part, samples: list[_Part], known: dict[bytes, Response]) -> Sequence[_Part]:
+        """What is to be answered for one question: the request as it is, or its samples where the server gives one at a time, as it says
+        itself or as an earlier attempt left behind."""
+        if whole.key in self.asked:
+            return [self.asked[whole.key]]
+        one_by_one = samples and (any(item.key in known for item in samples) or whole.model.splits(whole.request))
+        parts = [self.asked.get(item.key, item) for item in (samples if one_by_one else [whole])]
+        for item in parts:
+            item.response = known.get(item.key)
+            if item.response is None and item.key not in self.asked:
+                self.asked[item.key] = item
+                self.unsent.append(item)
+        return parts
+
+    def _send(self) -> None:
+        """Submit what the budget surely holds of what is to be asked."""
+        if not self.unsent:
+            return
+        if not self.journal.writes:
+            raise ModelError(_not_held(self.unsent, self.journal, self.models.label))
+        self.meter.check()
+        self._thread = threading.get_ident()
+        self.unsent.sort(key=lambda part: part.slots[0].number)
+        admitted = self.meter.admit([part.request for part in self.unsent], waiting=self.sent > 0)
+        now, self.unsent = self.unsent[:admitted], self.unsent[admitted:]
+        for index, part in enumerate(now):
+            try:
+                part.future = part.model.model.submit(part.request)
+            except BaseException:
+                for left in now[index:]:
+                    self.meter.withdraw(left.request)
+                raise
+            self.sent += 1
+            part.future.add_done_callback(partial(self._answered, part))
+
+    def _answered(self, part: _Part, future: Future[Response]) -> None:
+        """In whatever thread the answer comes."""
+        if future.cancelled():
+            self.meter.withdraw(part.request)
+            self.events.put((part, Response(), CancelledError("a request was withdrawn by its model")))
+            return
+        local = not part.model.remote and threading.get_ident() == self._thread
+        self._flushed += local
+        error = future.exception()
+        response = future.result() if error is None else Response(error=f"{type(error).__name__}: {error}")
+        fault = error if error is not None and not isinstance(error, Exception) else None
+        told = partial(self._settled, part, fault)
+        self.committer.take(Arrival(part.key, part.model.id, part.request, response, told), batch=local)
+
+    def _settled(self, part: _Part, fault: BaseException | None, response: Response, error: BaseException | None) -> None:
+        """In the committer's thread."""
+        self.events.put((part, response, fault or error))
+
+    def _flush(self) -> None:
+        """Let local models answer, and wait until all of that is committed: a wave is answered whole."""
+        self._thread = threading.get_ident()
+        self.models.flush()
+        if self._flushed:
+            self._flushed = 0
+            self.committer.settle()
+
+    def _taken(self, *, wait: bool) -> list[tuple[_Slot, Response]]:
+        """The dialogues whose question has been answered in full."""
+        answered: list[tuple[_Slot, Response]] = []
         while True:
-            for item in _next(hand):
-                if item is _END:
-                    return
-                if isinstance(item, _Raised):
-                    raise item.error
-                yield item
-    except KeyboardInterrupt:
-        stop.set()
-        _interrupt(thread)
-        raise
-    finally:
-        stop.set()
-        if thread.ident is not None:  # it may have been interrupted before it began
-            thread.join()
+            try:
+                event = self.events.get(timeout=0.1) if wait else self.events.get_nowait()
+            except queue.Empty:
+                if not wait:
+                    return answered
+                continue  # a thread that waits without end cannot be interrupted
+            wait = False
+            if event is not None:
+                answered += self._done(*event)
+
+    def _done(self, part: _Part, response: Response, error: BaseException | None) -> list[tuple[_Slot, Response]]:
+        self.sent -= 1
+        self.asked.pop(part.key, None)
+        if error is not None:
+            raise error
+        part.response = response
+        for slot in part.slots:
+            slot.missing -= 1
+        return [(slot, _joined(slot.parts)) for slot in part.slots if not slot.missing]
+
+    # ── an early end ───────────────────────────────────────────────────────────────────────────────────────────────────
+    def stop(self, error: BaseException) -> None:
+        """Withdraw what was not sent, wait for the rest when the budget ended it, and commit what came."""
+        if self._puller is not None:
+            self._puller.stop(interrupt=isinstance(error, KeyboardInterrupt))
+        for part in self.asked.values():
+            if part.future is not None:
+                part.future.cancel()
+        if isinstance(error, BudgetReached):
+            end = time.monotonic() + DRAIN_SECONDS
+            while self.sent and (left := end - time.monotonic()) > 0:
+                with suppress(queue.Empty):
+                    event = self.events.get(timeout=min(left, 0.1))
+                    self.sent -= event is not None
+        self.committer.settle()
+        if self._puller is not None:
+            self._puller.join()
 
 
-def _next(hand: queue.Queue[list[Any]]) -> list[Any]:
-    while True:
-        try:
-            return hand.get(timeout=0.1)  # a thread that waits without end cannot be interrupted
-        except queue.Empty:
-            continue
+def _joined(parts: Sequence[_Part]) -> Response:
+    """One response made of its samples', in their order; those that failed leave their reason."""
+    found = [part.response for part in parts if part.response is not None]
+    if len(found) == 1:
+        return found[0]
+    made = tuple(completion for response in found for completion in response.completions)
+    usage = [response.usage for response in found]
+    total = Usage(sum(u.prompt_tokens for u in usage), sum(u.completion_tokens for u in usage), sum(u.money for u in usage))
+    reasons = "; ".join(dict.fromkeys(response.error for response in found if response.error))
+    if reasons and made:
+        reasons = f"{len(parts) - len(made)} of {len(parts)} completions failed: {reasons}"
+    return Response(made, total, reasons)
 
 
-def _interrupt(thread: threading.Thread) -> None:
-    """Raise KeyboardInterrupt in a thread, between two of its instructions: signals reach the main thread alone."""
-    if thread.ident is not None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt))
-
-
-@dataclass(frozen=True)
-class _Raised:
-    error: BaseException
+def _not_held(unsent: Sequence[_Part], journal: Journal, label: str) -> str:
+    first = unsent[0]
+    asker = getattr(first.slots[0].dialogue, "__qualname__", "a stage").partition(".")[0]
+    roles = sorted({slot.ask.role for part in unsent for slot in part.slots if slot.ask is not None})
+    return (
+        f"offline: at least {len(unsent):,} question{'s' * (len(unsent) > 1)} in {label} to {' and '.join(map(repr, roles))} from {asker} are not in "
+        f"the journal {journal.path}; the first: {prompt_text(first.request.prompt)!r:.120}. The key of an answer covers the model, its account "
+        "(`account:`, else the key in the environment), prompt, sampling, seed and version: undo what differs, or run without --offline to ask them"
+    )

@@ -2,64 +2,160 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from outcross.engine.guards import BenchFacts, probes_of
 from outcross.recipe import Recipe
-from outcross.stages import Model, Role
+from outcross.stages import Model, Role, name_of, roles_of
 from outcross.types import Sampling
 
 ROW_BYTES = 600  # one stored sample with its lineage, measured on short texts; a token more is about two bytes
 FALLBACK_MODEL_BYTES = 1_000_000
+TEMPLATE_TOKENS = 64  # what a chat template may put around a prompt
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one role is asked at most. A token of a prompt is at least one byte of it."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: Load) -> Load:
+        return Load(self.calls + other.calls, self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """At most: `calls` by role and the tokens they may write, rows drawn, and bytes on disk with every model kept."""
+    """At most: what each role is asked, and bytes on disk with every model kept. `money`: of the roles whose model has a price; None
+    when none has one."""
 
     rounds: int
     tasks: int
-    calls: Mapping[Role, int]
-    completion_tokens: int
+    roles: Mapping[Role, Load]
+    money: float | None
     disk_bytes: int
 
+    @property
+    def total(self) -> Load:
+        return sum(self.roles.values(), Load())
 
-def forecast(recipe: Recipe, models: Mapping[Role, Model], facts: BenchFacts) -> Forecast:
-    """An upper bound for a whole run. Stages that ask through other stages count what they say in `calls`."""
-    calls: Counter[Role] = Counter()
-    tokens = rounds = 0
-    learns = 0
+
+@dataclass(frozen=True)
+class Step:
+    """One stage or probe of a phase, asked `times` over the run, each time about `tasks` tasks or, a `probe`, held-out items; a probe of
+    `rows` reads the rows that are to be released."""
+
+    phase: str
+    stage: Any
+    times: int
+    tasks: int
+    probe: bool = False
+    rows: bool = False
+
+    @property
+    def name(self) -> str:
+        return name_of(self.stage)
+
+    @property
+    def calls(self) -> Mapping[Role, int]:
+        """Requests each time, by role. Stages that ask through other stages count what they say in `calls`."""
+        counter = getattr(self.stage, "calls", None)
+        return counter(self.tasks) if counter is not None else {}
+
+    @property
+    def answers(self) -> int:
+        """Completions a request."""
+        return int(getattr(self._asking, "n", 1))
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens a request may be answered with."""
+        sampling = getattr(self._asking, "sampling", None)
+        return self.answers * (sampling.max_tokens if isinstance(sampling, Sampling) else Sampling().max_tokens)
+
+    @property
+    def judged(self) -> int:
+        """Tokens about an item that a judge inside a probe reads."""
+        return self.completion_tokens if roles_of(getattr(self.stage, "verifier", None)) else 0
+
+    @property
+    def _asking(self) -> Any:
+        return getattr(self.stage, "generator", self.stage)
+
+
+def steps_of(recipe: Recipe, facts: BenchFacts) -> Iterator[Step]:
+    """All that asks models in a run, phase by phase."""
     for phase in recipe.phases:
-        turns = phase.rounds * phase.inner
-        rounds += phase.rounds
-        learns += turns * len(phase.learn)
-        asking = [phase.generate, *phase.verify, *phase.curate]
-        for stage in asking:
-            for role, count in _calls(stage, phase.tasks.at_most(facts.tasks)).items():
-                calls[role] += turns * count
-                tokens += turns * count * _tokens_a_call(stage)
-        measured = phase.rounds + 1 if phase.learn else 0
-        for probe in probes_of(recipe.bench, phase):
-            for role, count in _calls(probe, facts.held_out).items():
-                calls[role] += measured * count
-                tokens += measured * count * _tokens_a_call(getattr(probe, "generator", probe))
-    model_bytes = sum(int(getattr(model, "disk_bytes", FALLBACK_MODEL_BYTES)) for role, model in models.items() if _taught(recipe, role))
-    disk = sum(calls.values()) * ROW_BYTES + 2 * tokens + (learns + 1) * model_bytes
-    return Forecast(rounds, facts.tasks, dict(calls), tokens, disk)
+        tasks = phase.tasks.at_most(facts.tasks)
+        for stage in (phase.generate, *phase.verify, *phase.curate):
+            if stage is not None:
+                yield Step(phase.name, stage, phase.rounds * phase.inner, tasks)
+        for probe in probes_of(recipe.bench, phase) if phase.learn else ():
+            yield Step(phase.name, probe, phase.rounds + 1, facts.held_out, probe=True)
+        for test in phase.release.probes if phase.release is not None else ():  # on a round's rows and on those released before
+            yield Step(phase.name, test, 2 * phase.rounds, tasks, probe=True, rows=True)
 
 
-def _calls(stage: object, tasks: int) -> Mapping[Role, int]:
-    counter = getattr(stage, "calls", None)
-    return counter(tasks) if counter is not None else {}
+def forecast(recipe: Recipe, models: Mapping[Role, Model], facts: BenchFacts, takes_n: Collection[Role] = ()) -> Forecast:
+    """An upper bound for a whole run. An endpoint may ignore `n` and be sent a request for each completion, unless its role is among
+    `takes_n`."""
+    roles: dict[Role, Load] = {}
+    written: dict[str, int] = {}  # by phase: the answers to one task, which later stages of the phase may read
+    for step in steps_of(recipe, facts):
+        for role, count in step.calls.items():
+            each = step.answers if getattr(models.get(role), "in_flight", None) and role not in takes_n else 1
+            load, said = _most(step, count, each, step.judged if step.probe and not step.rows else written.get(step.phase, 0), facts)
+            roles[role] = roles.get(role, Load()) + load
+            if not step.probe:
+                written[step.phase] = written.get(step.phase, 0) + said
+    taught = [role for role in models if any(role in phase.learn for phase in recipe.phases)]
+    model_bytes = sum(int(getattr(models[role], "disk_bytes", FALLBACK_MODEL_BYTES)) for role in taught)
+    fits = sum(phase.rounds * phase.inner * len(phase.learn) for phase in recipe.phases)
+    total = sum(roles.values(), Load())
+    disk = total.calls * ROW_BYTES + 2 * total.completion_tokens + (fits + 1) * model_bytes
+    return Forecast(sum(phase.rounds for phase in recipe.phases), facts.tasks, roles, _money(roles, models), disk)
 
 
-def _tokens_a_call(stage: object) -> int:
-    sampling = getattr(stage, "sampling", None)
-    limit = sampling.max_tokens if isinstance(sampling, Sampling) else Sampling().max_tokens
-    return limit * int(getattr(stage, "n", 1))
+def _most(step: Step, count: int, each: int, earlier: int, facts: BenchFacts) -> tuple[Load, int]:
+    """What a step asks a role at most over the run, `each` times a question, and the tokens it writes about one task. Each call may read
+    the task, what the stage itself says, and every answer before it."""
+    a_task = -(-count // max(1, step.tasks))
+    task_bytes = (
+        facts.asked_held_out
+        if step.probe and not step.rows
+        else facts.asked
+        if step.tasks == facts.tasks
+        else step.tasks * facts.asked_longest
+    )
+    said = a_task * step.completion_tokens
+    before = step.tasks * (a_task * earlier + step.completion_tokens * a_task * (a_task - 1) // 2)
+    prompts = a_task * task_bytes + count * (TEMPLATE_TOKENS + _text_of(step.stage)) + before
+    return Load(step.times * count * each, step.times * prompts * each, step.times * count * step.completion_tokens), said
 
 
-def _taught(recipe: Recipe, role: Role) -> bool:
-    return any(role in phase.learn for phase in recipe.phases)
+def _text_of(value: Any) -> int:
+    """Bytes of all text in a stage's fields: templates, rubrics, worked examples. Tasks of a probe are counted elsewhere."""
+    if isinstance(value, str):
+        return len(value.encode(errors="replace"))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return sum(_text_of(getattr(value, item.name)) for item in dataclasses.fields(value) if item.name not in ("tasks", "real"))
+    if isinstance(value, Mapping):
+        return sum(map(_text_of, value.values()))
+    return sum(map(_text_of, value)) if isinstance(value, list | tuple) else 0
+
+
+def price_of(model: object) -> Any:
+    """The price of a model where somebody gave one, else None."""
+    price = getattr(model, "price", None)
+    return price if price is not None and price.given else None
+
+
+def _money(roles: Mapping[Role, Load], models: Mapping[Role, Model]) -> float | None:
+    priced = [(price_of(models[role]), load) for role, load in roles.items() if role in models]
+    found = [price.of(load.prompt_tokens, load.completion_tokens).money for price, load in priced if price is not None]
+    return float(sum(found)) if found else None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from outcross.engine.proofs import DOUBTFUL, Proof, proof_for, why_unproven
 from outcross.errors import DataError, GuardError, did_you_mean
-from outcross.recipe import Bench, Mixture, Phase, Recipe, Waived
+from outcross.recipe import Bench, Expert, Mixture, Phase, Recipe, Release, Waived
 from outcross.stages import Model, Probe, Role, Trainable, Verifier, name_of, roles_of
 from outcross.text import HeldOutIndex, digest, prompt_text
 from outcross.types import Array, Content, Example, Prompt, content_hash
@@ -21,12 +22,14 @@ from outcross.types import Array, Content, Example, Prompt, content_hash
 SOUND = ("kernel", "executed", "exact")  # grounds that may serve training and the gate alike
 KINDS = ("quality", "diversity", "fit")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # phases and roles name folders and files
-TAKEN = ("start", "logs", "tombstones", "champion", "lock")  # what a run's folder holds beside its phases
+TAKEN = ("start", "logs", "tombstones", "champion", "release", "export", "lock")  # what a run's folder holds beside its phases
 
 
-def check_plan(recipe: Recipe, models: Mapping[Role, Model], *, unsafe: bool = False) -> list[str]:
+def check_plan(recipe: Recipe, models: Mapping[Role, Model], *, unsafe: bool = False, proofs: Sequence[Proof] = ()) -> list[str]:
     """The headings that a reader must see before anything else. Raises `GuardError` naming every breach at once."""
     problems = [problem for phase in recipe.phases for problem in _phase_problems(recipe.bench, phase, models, unsafe)]
+    unproven = [(phase, line) for phase in recipe.phases for line in _unproven(phase, models, proofs)]
+    problems += [f"{line}; {_PROVE}" for phase, line in unproven if phase.learn and not unsafe]
     names = [phase.name for phase in recipe.phases]
     problems += [f"two phases are called {name!r}; each needs a name of its own" for name, n in Tally(names).items() if n > 1]
     problems += _probe_problems(recipe)
@@ -34,7 +37,28 @@ def check_plan(recipe: Recipe, models: Mapping[Role, Model], *, unsafe: bool = F
         problems.append(f"the recipe {recipe.name!r} has no phases; it needs at least one")
     if problems:
         raise GuardError("this plan was refused before anything was spent:\n" + "\n".join(f"  - {item}" for item in problems))
-    return _headings(recipe)
+    return [*_headings(recipe), *(f"unproven verifier: {line}" for _, line in unproven), *_unnamed_answers(recipe, models, proofs)]
+
+
+_PROVE = "try it on answers of the policy that people labelled (`outcross verifier-check`), name the proof under `proofs:`, or say `unsafe: true`"
+
+
+def _unproven(phase: Phase, models: Mapping[Role, Model], proofs: Sequence[Proof]) -> Iterator[str]:
+    """Opinions that nobody has shown to be worth more than no filter."""
+    for verifier in phase.verify:
+        why = why_unproven(verifier, models, proofs) if verifier.ground in DOUBTFUL else None
+        if why is not None:
+            verb = "learns from" if phase.learn else "keeps rows by"
+            yield f"phase {phase.name!r} {verb} {name_of(verifier)}, whose ground is {verifier.ground!r}: {why}"
+
+
+def _unnamed_answers(recipe: Recipe, models: Mapping[Role, Model], proofs: Sequence[Proof]) -> Iterator[str]:
+    """Proofs that may be about answers of any model."""
+    verifiers = {name_of(verifier): verifier for phase in recipe.phases for verifier in phase.verify if verifier.ground in DOUBTFUL}
+    for name, verifier in verifiers.items():
+        proof = proof_for(verifier, models, proofs)
+        if proof is not None and not proof.answers_of:
+            yield f"the proof of {name} does not say whose answers were labelled: nothing shows that they were this policy's"
 
 
 def gate_of(bench: Bench, phase: Phase) -> Any:
@@ -76,10 +100,38 @@ def _phase_problems(bench: Bench, phase: Phase, models: Mapping[Role, Model], un
                 )
     if phase.learn and gate_of(bench, phase).alpha > 0:
         yield from _gate_problems(bench, phase, where, models)
+    if phase.release is not None:
+        yield from _release_problems(phase.release, phase, where, bench)
+    if phase.expert is not None:
+        yield from _expert_problems(phase.expert, phase, where)
+
+
+def _expert_problems(expert: Expert, phase: Phase, where: str) -> Iterator[str]:
+    if not (0 < expert.limit < 1 and 0 < expert.alpha < 1):
+        yield f"{where}: admit has limit={expert.limit}, alpha={expert.alpha}; both are shares between 0 and 1"
+    if phase.inner > 1:
+        yield f"{where} turns {phase.inner} times a round and its rows wait for people; use inner: 1, since nobody can look between the turns"
+    if phase.release is not None and not expert.wait:
+        yield f"{where} releases its rows or refuses them when a round ends; leave out `wait: false`"
+
+
+def _release_problems(release: Release, phase: Phase, where: str, bench: Bench) -> Iterator[str]:
+    if phase.learn or phase.generate is None:
+        yield f"{where} is to release rows; such a phase generates and teaches nothing. Split it into two phases"
+    names = Tally(probe.name for probe in release.probes)
+    yield from (f"{where}: {n} probes of its rows are called {name!r}; give each a label" for name, n in names.items() if n > 1)
+    kinds = {probe.kind for probe in release.probes}
+    needed = [kind for kind in KINDS if kind not in kinds and not (kind == "fit" and bench.real is None)]
+    if release.gate.alpha > 0 and needed:
+        yield (
+            f"{where} is gated and its release lacks a probe of {' and of '.join(needed)}; a gate guards quality, diversity and "
+            "fit to real data, or a collapse in one of them passes unseen"
+        )
 
 
 def _role_problems(phase: Phase, where: str, models: Mapping[Role, Model], bench: Bench) -> Iterator[str]:
-    stages = [phase.generate, *phase.verify, *phase.curate, *(probes_of(bench, phase) if phase.learn else ())]
+    stages: list[object] = [phase.generate, *phase.verify, *phase.curate, *(probes_of(bench, phase) if phase.learn else ())]
+    stages += phase.release.probes if phase.release is not None else ()
     for stage in stages:
         for role in roles_of(stage):
             if role not in models:
@@ -136,16 +188,26 @@ def _gate_problems(bench: Bench, phase: Phase, where: str, models: Mapping[Role,
 
 def _independence(verifier: Verifier, probes: Iterable[Probe], where: str, models: Mapping[Role, Model]) -> Iterator[str]:
     """A trained, judged, voted or human verdict may teach only if the gate measures quality by something else."""
-    judges = {models[role].id for role in roles_of(verifier) if role in models}
-    for probe in probes:
-        asked = {models[role].id for role in roles_of(probe) if role != "policy" and role in models}
-        same = name_of(getattr(probe, "verifier", probe)) == name_of(verifier) or name_of(verifier) in probe.name
-        if probe.kind == "quality" and not same and not (asked & judges):
-            return
+    if any(probe.kind == "quality" and _independent(verifier, probe, models) for probe in probes):
+        return
     yield (
         f"{where} learns from {name_of(verifier)}, whose ground is {verifier.ground!r}, and every probe of quality rests on the same "
         "verifier or judging model; add a probe with another one, or the gate would only repeat what training was told"
     )
+
+
+def _independent(verifier: Verifier, probe: Probe, models: Mapping[Role, Model]) -> bool:
+    """Whether a probe rests on neither this verifier nor a model that it asks."""
+    judges = {models[role].id for role in roles_of(verifier) if role in models}
+    asked = {models[role].id for role in roles_of(probe) if role != "policy" and role in models}
+    same = name_of(getattr(probe, "verifier", probe)) == name_of(verifier) or name_of(verifier) in probe.name
+    return not same and not (asked & judges)
+
+
+def independent_checks(bench: Bench, phase: Phase, models: Mapping[Role, Model]) -> list[str]:
+    """The probes of quality that rest on none of the phase's verifiers, by name."""
+    probes = (probe for probe in probes_of(bench, phase) if probe.kind == "quality")
+    return [probe.name for probe in probes if phase.verify and all(_independent(verifier, probe, models) for verifier in phase.verify)]
 
 
 def _headings(recipe: Recipe) -> list[str]:
@@ -159,7 +221,21 @@ def _headings(recipe: Recipe) -> list[str]:
             found.append(f"history replaced in phase {phase.name}: earlier rounds are forgotten")
         if phase.learn and not gate_of(recipe.bench, phase).alpha > 0:
             found.append(f"ungated: phase {phase.name} promotes without a test")
+        if phase.release is not None:
+            found += _release_headings(phase, phase.release)
+    if any(phase.release for phase in recipe.phases) and recipe.bench.held_out == ():
+        found.append("not decontaminated: the bench names no held-out items and no benchmarks that the rows must not hold")
     return found
+
+
+def _release_headings(phase: Phase, release: Release) -> Iterator[str]:
+    if not phase.verify:
+        yield f"unverified: no verifier checked the rows of phase {phase.name}"
+    elif all(verifier.ground not in SOUND for verifier in phase.verify):
+        grounds = ", ".join(f"{name_of(verifier)} ({verifier.ground})" for verifier in phase.verify)
+        yield f"checked by opinion alone: the rows of phase {phase.name} rest on {grounds}"
+    if not release.gate.alpha > 0:
+        yield f"ungated: phase {phase.name} releases rows without a test"
 
 
 @dataclass(frozen=True)
@@ -171,6 +247,9 @@ class BenchFacts:
     real: int
     index: HeldOutIndex
     known: int = 0  # real rows whose origin is proved or attested
+    asked: int = 0  # bytes of all tasks' prompts, of the longest one, and of all held-out items'
+    asked_longest: int = 0
+    asked_held_out: int = 0
 
 
 def asked_text(content: Prompt | Content) -> str:
@@ -190,10 +269,13 @@ def check_bench(bench: Bench) -> BenchFacts:
     if doubled is not None:
         raise DataError(f"two held-out items have the identifier {doubled!r}; identifiers must be unique, because tests are paired by item")
     seen: set[int] = set()
+    asked = longest = 0
     for count, task in enumerate(bench.tasks):
         if digest(task.id) in seen:
             raise DataError(f"two tasks have the identifier {task.id!r} (the second is number {count}); identifiers must be unique")
         seen.add(digest(task.id))
+        size = len(prompt_text(task.prompt).encode(errors="replace"))
+        asked, longest = asked + size, max(longest, size)
         why = "has a held-out identifier" if task.id in held_ids else index.match(asked_text(task.prompt))
         if why:
             raise GuardError(
@@ -202,7 +284,8 @@ def check_bench(bench: Bench) -> BenchFacts:
             )
     if not seen:
         raise DataError("bench.tasks is empty; there is nothing to generate from. Check its path, split and filters")
-    return BenchFacts(len(seen), len(held_out), *_check_real(bench, index))
+    of_held_out = sum(len(prompt_text(task.prompt).encode(errors="replace")) for task in held_out)
+    return BenchFacts(len(seen), len(held_out), *_check_real(bench, index), asked, longest, of_held_out)
 
 
 def check_floor(recipe: Recipe, facts: BenchFacts) -> None:

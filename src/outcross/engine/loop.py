@@ -1,4 +1,4 @@
-"""The loop: rounds of generate → verify → curate → learn → mix → fit → probe → gate. The only place that promotes a model.
+"""The loop: rounds of generate → verify → curate → learn → mix → fit → probe → gate. The only place that promotes a model or releases rows.
 
 Three ways back into the loop, and no fourth: the promoted model, accepted examples into history, people's verdicts. A
 round's record is complete on disk before its promotion takes effect.
@@ -9,29 +9,31 @@ from __future__ import annotations
 import resource
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
-from outcross.engine import steps
-from outcross.engine.conserve import blamed
-from outcross.engine.executor import Budget, Executor, Meter
-from outcross.engine.guards import BenchFacts, check_bench, check_floor, check_plan, gate_of, probes_of
-from outcross.engine.journal import Journal
+from outcross.engine import admission, canaries, divergence, release, steps
+from outcross.engine.budget import Budget, Meter
+from outcross.engine.conserve import Counter, ErrorRule, blamed
+from outcross.engine.executor import Executor
+from outcross.engine.guards import BenchFacts, check_bench, check_floor, check_plan, gate_of, independent_checks, probes_of
 from outcross.engine.past import Recorded
-from outcross.engine.resume import append_metric, manifest_of, prepare, seconds_before
-from outcross.engine.store import DISK_ERRORS, RoundDir, RunDir, file_hash, read_measurements, save_folder, suffix, write_json
+from outcross.engine.place import open_journal
+from outcross.engine.proofs import Proof
+from outcross.engine.release import interval
+from outcross.engine.resume import append_metric, check_same, manifest_of, prepare, seconds_before
+from outcross.engine.store import DISK_ERRORS, RoundDir, RoundRows, RunDir, checksums, read_measurements, save_folder, suffix, write_json
 from outcross.engine.tables import MEASUREMENTS, Writer, encode_measurements
 from outcross.engine.watch import Silent, Watch
 from outcross.errors import StageError, StoreError
-from outcross.recipe import Phase, Recipe
-from outcross.stages import Context, Model, Probe, Role, Trainable
+from outcross.recipe import NOTHING, Phase, Recipe, Release
+from outcross.stages import Context, KeepsLogs, Model, Probe, Role, Runner, Trainable, parts_of
 from outcross.types import Comparison, Decision, Measurement
 
 KeepModels = Literal["champion", "all"] | int
@@ -43,6 +45,9 @@ class Options:
 
     keep_models: *all*, only the *champion*, or the last k promoted ones; it bounds the disk and deletes no record.
     unsafe: allows what principle forbids (replacing history), headed so in every report.
+    journal: a journal that runs share; None: the run's own, or the one it was begun with. offline: nothing is asked, and a question that
+        the journal does not hold ends the run. errors: how many answers a verifier may be unable to judge before the run stops.
+        proofs: what shows that judges, votes and trained verifiers beat no filter.
     """
 
     budget: Budget = Budget()
@@ -50,11 +55,15 @@ class Options:
     keep_models: KeepModels = "all"
     config: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
+    journal: Path | None = None
+    offline: bool = False
+    errors: ErrorRule = ErrorRule()
+    proofs: tuple[Proof, ...] = ()
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended."""
+    """How a run ended. A released round counts as promoted."""
 
     root: Path
     promoted: int
@@ -63,24 +72,41 @@ class Result:
     last: Decision | None
 
 
+def _as_it_is(executor: Executor) -> Runner:
+    return executor
+
+
 def run(
-    recipe: Recipe, models: Mapping[Role, Model], root: Path, *, seed: int = 0, options: Options = Options(), watch: Watch = Silent()
+    recipe: Recipe,
+    models: Mapping[Role, Model],
+    root: Path,
+    *,
+    seed: int = 0,
+    options: Options = Options(),
+    watch: Watch = Silent(),
+    runner: Callable[[Executor], Runner] = _as_it_is,
 ) -> Result:
-    """Run a recipe in the folder `root`, or go on with it where it stopped; a finished run returns at once.
+    """Run a recipe in the folder `root`, or go on with it where it stopped; a finished run returns at once. `runner` may stand before
+    the executor, to ask some models otherwise (`engine/collect.py`).
 
     Raises `GuardError` for a plan that cannot keep the guarantees and `DataError` for unusable data, both before anything is
     spent; `ConfigError` when `root` holds another run; `RunLocked`; `BudgetReached`; `StoreError` when the disk is full.
     """
-    headings = check_plan(recipe, models, unsafe=options.unsafe)
+    headings = check_plan(recipe, models, unsafe=options.unsafe, proofs=options.proofs)
     facts = check_bench(recipe.bench)
     check_floor(recipe, facts)
     manifest = manifest_of(recipe, models, seed, options.name or recipe.name, options.config, headings, options.keep_models)
     target = RunDir(root)
     with _disk_errors(root), target.locked():
-        attempt = prepare(target, manifest)
-        with closing(Journal(target.journal)) as journal:
+        if target.exists:
+            check_same(target, manifest)
+        with closing(open_journal(target, options.journal, offline=options.offline)) as journal:
+            attempt = prepare(target, manifest)
+            for model in models.values():
+                if isinstance(model, KeepsLogs):
+                    model.log_to(root / "logs" / f"attempt_{attempt}")
             meter = Meter(options.budget, journal, seconds_before(target))
-            loop = _Loop(recipe, dict(models), RunDir(root), seed, options, watch, facts, Executor(journal, meter), meter, attempt)
+            loop = _Loop(recipe, dict(models), RunDir(root), seed, options, watch, facts, runner(Executor(journal, meter)), meter, attempt)
             return loop.go()
 
 
@@ -106,7 +132,7 @@ class _Loop:
     options: Options
     watch: Watch
     facts: BenchFacts
-    executor: Executor
+    executor: Runner
     meter: Meter
     attempt: int
     champions: dict[Role, Model] = field(default_factory=dict)
@@ -129,7 +155,9 @@ class _Loop:
         self._settle()
         outcomes = [turn.record["outcome"] for turn in self.done]
         last = self.done[-1].decision if self.done else None
-        return Result(self.target.root, outcomes.count("promoted"), outcomes.count("refused"), len(outcomes), last)
+        return Result(
+            self.target.root, outcomes.count("promoted") + outcomes.count("released"), outcomes.count("refused"), len(outcomes), last
+        )
 
     # ── the first champion ─────────────────────────────────────────────────────────────────────────────────────────────
     def _start(self) -> None:
@@ -189,6 +217,7 @@ class _Loop:
     # ── one round ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def _play(self, phase: Phase, turn: RoundDir) -> None:
         turn.folder.mkdir(parents=True, exist_ok=True)
+        admission.take_in(self.target, turn, self.done, self.recipe.phases, self.seed)
         current = dict(self.champions)
         counts: list[dict[str, Any]] = []
         fits: dict[Role, Any] = {}
@@ -209,8 +238,10 @@ class _Loop:
         folder = turn.folder if single else turn.folder / f"inner_{k}"
         (folder / "steps").mkdir(parents=True, exist_ok=True)
         label = turn.label if single else f"{turn.label}/{k}"
-        history = tuple(item for item in self.done if item.promoted)
-        return steps.Part(phase, self.recipe.bench, self.facts, folder, label, history, self.target.tombstones(), self.watch)
+        history = admission.learnable(self.done, turn)
+        return steps.Part(
+            phase, self.recipe.bench, self.facts, folder, label, history, self.target.tombstones(), self.watch, self.options.errors
+        )
 
     def _turn(
         self, phase: Phase, part: steps.Part, current: Mapping[Role, Model]
@@ -219,13 +250,19 @@ class _Loop:
         ctx = self._context(current, part.folder, part.label, len([t for t in self.done if t.phase == phase.name]))
         counts: list[Any] = []
         if phase.generate is not None:
-            with self._timed(part.label, "generate"):
+            with self._timed(part.label, "generate", part.verifying):
+                if part.marked("generate") is None:
+                    canaries.before_batch(ctx, canaries.verifying(phase), "verify", part.folder / "steps" / "generate")
                 counts += steps.generate(part, ctx)
             with self._timed(part.label, "learn"):
                 learnt = {role: steps.learn(part, ctx, role, what) for role, what in phase.learn.items()}
             counts += [item["counts"] for item in learnt.values()]
             if not any(item["examples"] for item in learnt.values()):
                 return {}, counts, {}, {}
+            if phase.expert is not None and phase.learn:
+                part = admission.through(self.target, part, phase.expert, self.seed)
+                if part.held and not admission.has_news(self.done, part.folder):
+                    return {}, counts, {}, {}
         taught: dict[Role, Model] = {}
         fits, mixtures = {}, {}
         for roles in self._teams(phase):
@@ -269,7 +306,9 @@ class _Loop:
         """All probes on `models`, written to `path`. Every model is measured under the same round name, hence the same draws."""
         if path.exists():
             return read_measurements(path)
-        ctx = self._context(models, path.parent, "probe", 0)
+        held = {role: model for role, model in self.first.items() if role not in self._taught()}
+        ctx = self._context({**models, **held}, path.parent, "probe", 0)  # a judge that is the policy elsewhere is one ruler for all here
+        canaries.before_batch(ctx, [item for probe in probes for item in parts_of(probe)], "probe", path)
         found = []
         for number, probe in enumerate(probes):
             self.watch.stage(label, f"probe {probe.name}", number, len(probes), {})
@@ -286,7 +325,9 @@ class _Loop:
         champion = {role: {"id": candidate[role].id, "folder": made["fits"][role]["folder"]} for role in made["fits"]}
         decision: Decision | None = None
         compared: dict[str, Any] = {}
-        if not phase.learn:
+        if phase.release is not None:
+            outcome, decision, made["release"] = self._released(phase, phase.release, turn)
+        elif not phase.learn:
             outcome = "data only"
         elif not made["fits"]:
             outcome = "nothing learnt"
@@ -296,8 +337,35 @@ class _Loop:
                 measured = self._measure(probes, candidate, turn.folder / "measurements.parquet", turn.label)
                 champion_now = self._champion(probes, turn)
             decision, compared = self._gate(phase, measured, champion_now)
+            made |= divergence.watch(self.target, turn, self.done, independent_checks(self.recipe.bench, phase, self.first), measured)
+            decision = divergence.acted_on(decision, made["alarms"], self.recipe.bench.divergence)
             outcome = "promoted" if decision.promote else "refused"
         self._write_record(phase, turn, outcome, decision, {**made, "measurements": compared, "champion": champion})
+        divergence.stop(made.get("alarms", ()), self.recipe.bench.divergence, self.target.root)
+
+    def _released(self, phase: Phase, asked: Release, turn: RoundDir) -> tuple[str, Decision | None, dict[str, Any]]:
+        """Whether the rows of a data-only round are released. What is compared is this round's rows alone."""
+        with self._timed(turn.label, "probe"):
+            part = replace(self._part(phase, turn, 0), folder=turn.folder, history=tuple(item for item in self.done if item.released))
+            if phase.expert is not None:
+                part = admission.through(self.target, part, phase.expert, self.seed)
+            rows = RoundRows(tuple(turn.parts()), bool(phase.verify), part.buried)
+            if part.held:
+                return "refused", admission.refusal(turn), release.unmeasured(rows).shown()
+            measured = release.measure(part, self._context(self.champions, turn.folder, "probe", 0), asked, rows)
+        if not measured.rows:
+            return "no rows", None, measured.shown()
+        tests = [item.decision for item in self.done if item.decision is not None and self._phase(item).release is not None]
+        planned = sum(item.rounds for item in self.recipe.phases if item.release is not None)
+        left = max(0.0, asked.gate.alpha - sum(test.alpha_spent for test in tests))
+        bounds = {probe.name: probe.bounds for probe in asked.probes}
+        with blamed("the gate"):
+            decision = asked.gate(measured.comparison(len(tests), planned, left), bounds)
+        _refuse_no_decision(asked.gate, decision)
+        return "released" if decision.promote else "refused", decision, measured.shown()
+
+    def _phase(self, turn: RoundDir) -> Phase:
+        return next(phase for phase in self.recipe.phases if phase.name == turn.phase)
 
     def _champion(self, probes: list[Probe], turn: RoundDir) -> dict[str, Measurement]:
         """The probes on the models that hold now: as they were measured for promotion, and the others now."""
@@ -313,9 +381,10 @@ class _Loop:
     ) -> tuple[Decision, dict[str, Any]]:
         gate, probes = gate_of(self.recipe.bench, phase), probes_of(self.recipe.bench, phase)
         first = read_measurements(self.target.start / "measurements.parquet")
-        spent = sum(turn.decision.alpha_spent for turn in self.done if turn.decision is not None)
+        tests = [turn.decision for turn in self.done if turn.decision is not None and self._phase(turn).learn]
+        spent = sum(test.alpha_spent for test in tests)
         planned = sum(item.rounds for item in self.recipe.phases if item.learn)
-        decided = sum(1 for turn in self.done if turn.decision is not None)
+        decided = len(tests)
         names = [probe.name for probe in probes]
         comparison = Comparison(
             {name: measured[name] for name in names},
@@ -327,10 +396,7 @@ class _Loop:
         )
         with blamed("the gate"):
             decision = gate(comparison, {probe.name: probe.margin for probe in probes})
-        if not isinstance(decision, Decision):
-            raise StageError(
-                f"the gate {type(gate).__name__} answered {decision!r:.60}, which is no Decision; nothing is promoted without one"
-            )
+        _refuse_no_decision(gate, decision)
         return decision, {name: _compared(name, comparison) for name in names}
 
     def _write_record(self, phase: Phase, turn: RoundDir, outcome: str, decision: Decision | None, made: dict[str, Any]) -> None:
@@ -345,8 +411,10 @@ class _Loop:
             "decision": None if decision is None else msgspec.to_builtins(decision),
             "stages": stages,
             "verifiers": verifiers,
+            "canaries": canaries.recorded(turn),
+            **admission.recorded(turn),
             **made,
-            "files": _checksums(turn.folder),
+            "files": checksums(turn.folder),
         }
         write_json(turn.record_path, record)
         self.watch.decided(turn.label, outcome, decision)
@@ -357,6 +425,9 @@ class _Loop:
             holder = self._holder(role)
             if holder is not None:
                 self.target.point(role, self.target.root / holder.record["champion"][role]["folder"])
+        last = next((turn for turn in reversed(self.done) if turn.released), None)
+        if last is not None:
+            self.target.point_release(last.folder)
         self._adopt_champions()
         self._prune()
 
@@ -388,8 +459,8 @@ class _Loop:
         return False
 
     @contextmanager
-    def _timed(self, label: str, step: str) -> Iterator[None]:
-        """Time a step and what it spent into metrics.jsonl, and stop before it when the budget is spent."""
+    def _timed(self, label: str, step: str, verifying: Mapping[str, Counter] = NOTHING) -> Iterator[None]:
+        """Time a step, what it spent and what its verifiers took into metrics.jsonl, and stop before it when the budget is spent."""
         self.meter.check()
         began = time.monotonic()
         prompt, completion, requests = self.meter.prompt_tokens, self.meter.completion_tokens, self.meter.requests
@@ -407,26 +478,21 @@ class _Loop:
                     "seconds": round(seconds, 3),
                     "requests": self.meter.requests - requests,
                     "tokens": {"prompt": self.meter.prompt_tokens - prompt, "completion": self.meter.completion_tokens - completion},
+                    **({"verifiers": {name: item.took() for name, item in verifying.items()}} if verifying else {}),
                     "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
                 },
             )
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    """Checksums of a round's tables and markers; models are known by their own hash, stages' states are not records."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        skipped = any(piece.startswith(("model", "state")) or piece.endswith(".tmp") for piece in inside.parts)
-        if path.is_file() and not skipped and path.name != "round.json":
-            found[str(inside)] = file_hash(path)
-    return found
+def _refuse_no_decision(gate: object, decision: object) -> None:
+    if not isinstance(decision, Decision):
+        raise StageError(f"the gate {type(gate).__name__} answered {decision!r:.60}, which is no Decision; nothing is promoted without one")
 
 
 def _compared(name: str, comparison: Comparison) -> dict[str, Any]:
     """A probe's line in the record: means, and a 95 % interval of the candidate's."""
     candidate = comparison.candidate[name]
-    low, high = _interval(candidate)
+    low, high = interval(candidate)
     return {
         "candidate": candidate.mean,
         "champion": comparison.champion[name].mean,
@@ -437,15 +503,3 @@ def _compared(name: str, comparison: Comparison) -> dict[str, Any]:
         "unit": candidate.unit,
         "higher_is_better": candidate.higher_is_better,
     }
-
-
-def _interval(measurement: Measurement) -> tuple[float | None, float | None]:
-    values = np.asarray(measurement.values, float)
-    values = values[np.isfinite(values)]
-    if measurement.replicates:
-        low, high = np.quantile(np.asarray(measurement.replicates, float), [0.025, 0.975])
-        return float(low), float(high)
-    if len(values) < 2:
-        return None, None
-    half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
-    return float(values.mean()) - half, float(values.mean()) + half

@@ -57,11 +57,12 @@ class Recorded:
 
     def reviews(self) -> Sequence[Review]:
         """People's verdicts that had come in when the round began."""
-        path = self.folder / "reviews.json"
+        folder = self.folder.parent if self.folder.name.startswith("inner_") else self.folder
+        path = folder / "reviews.json"
         return [msgspec.convert(item, Review) for item in read_json(path)] if path.exists() else []
 
     def state(self, stage: str, /) -> Path:
-        """The stage's folder in this round; at first it is a copy of the one of the last promoted round, or of the inner turn before."""
+        """The stage's folder in this round; at first it is a copy of the one of the last accepted round, or of the inner turn before."""
         own = self.folder / "state" / stage
         if not own.exists():
             turn = self.folder.name.removeprefix("inner_")
@@ -69,7 +70,7 @@ class Recorded:
             if turn != self.folder.name and int(turn) > 0:
                 earlier = self.folder.with_name(f"inner_{int(turn) - 1}") / "state" / stage
             else:
-                earlier = next((item.parts()[-1] / "state" / stage for item in reversed(self.before) if item.promoted), None)
+                earlier = next((item.parts()[-1] / "state" / stage for item in reversed(self.before) if item.accepted), None)
             own.parent.mkdir(parents=True, exist_ok=True)
             if earlier is not None and earlier.exists():
                 shutil.copytree(earlier, own)

@@ -13,7 +13,7 @@ from typing import Any
 from outcross.engine.guards import gate_of, probes_of
 from outcross.engine.store import FORMAT, RunDir, sweep, write_json
 from outcross.errors import ConfigError
-from outcross.recipe import Recipe, canonical, fingerprint
+from outcross.recipe import Recipe, Release, canonical, fingerprint
 from outcross.stages import Model, Role, name_of
 
 PACKAGES = ("outcross", "numpy", "pyarrow", "torch", "transformers")
@@ -48,7 +48,14 @@ def _phase(recipe: Recipe, index: int) -> dict[str, Any]:
         "mixture": asdict(phase.mix),
         "gate": name_of(gate_of(recipe.bench, phase)),
         "probes": [probe.name for probe in probes_of(recipe.bench, phase)],
+        "release": None if phase.release is None else _release(phase.release),
+        "expert": None if phase.expert is None else asdict(phase.expert),
     }
+
+
+def _release(release: Release) -> dict[str, Any]:
+    probes = [{"name": probe.name, "kind": probe.kind, "ground": probe.ground, **asdict(probe.bounds)} for probe in release.probes]
+    return {"gate": name_of(release.gate), "alpha": release.gate.alpha, "probes": probes}
 
 
 def _probes(recipe: Recipe) -> list[dict[str, Any]]:
@@ -70,7 +77,7 @@ def prepare(run: RunDir, manifest: dict[str, Any]) -> int:
     Raises `ConfigError` with the differences when the folder holds another run.
     """
     if run.exists:
-        _same(run, manifest)
+        check_same(run, manifest)
         sweep(run)
     else:
         write_json(run.root / "manifest.json", manifest)
@@ -79,7 +86,8 @@ def prepare(run: RunDir, manifest: dict[str, Any]) -> int:
     return attempt
 
 
-def _same(run: RunDir, manifest: dict[str, Any]) -> None:
+def check_same(run: RunDir, manifest: dict[str, Any]) -> None:
+    """Raises `ConfigError` with the differences when the folder holds another run."""
     changed = [
         line
         for key in ("recipe", "seed", "models")
@@ -124,16 +132,20 @@ def _short(value: Any) -> str:
 
 def seconds_before(run: RunDir) -> float:
     """Wall-clock seconds that finished steps of earlier attempts took."""
+    return sum(seconds for _, seconds in seconds_by_step(run))
+
+
+def seconds_by_step(run: RunDir) -> Iterator[tuple[str, float]]:
+    """(round label, seconds) of every step that an attempt finished or was stopped in."""
     path = run.root / "metrics.jsonl"
     if not path.exists():
-        return 0.0
-    total = 0.0
+        return
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            total += float(json.loads(line).get("seconds", 0.0))
+            found = json.loads(line)
+            yield str(found.get("round", "")), float(found.get("seconds", 0.0))
         except (json.JSONDecodeError, AttributeError):
             continue  # the last line of a killed attempt may be cut off
-    return total
 
 
 def append_metric(run: RunDir, metric: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from outcross.engine.conserve import Admit, Counter, Decontaminate, blamed, curated, generated, verified
-from outcross.engine.executor import pipelined
+from outcross.engine.conserve import Admit, Counter, Decontaminate, ErrorRule, blamed, curated, generated, verified
 from outcross.engine.guards import BenchFacts, held_out_in
+from outcross.engine.pipeline import pipelined
 from outcross.engine.store import RoundDir, read_json, save_folder, suffix, write_json
 from outcross.engine.tables import (
     DROPS,
@@ -61,6 +61,9 @@ class Part:
     history: tuple[RoundDir, ...]
     buried: frozenset[str]
     watch: Watch
+    errors: ErrorRule = ErrorRule()
+    verifying: dict[str, Counter] = field(default_factory=dict)  # by verifier: its counter of the batch at hand
+    held: bool = False  # what the round made waits for people and enters no mixture
 
     def marked(self, step: str) -> Json | None:
         """What the step's marker holds, or None while the step is not done."""
@@ -101,8 +104,8 @@ def generate(part: Part, ctx: Context) -> list[Json]:
         first = pipelined(_watched(part, generated(phase.generate, ctx, tasks, counters[0]), counters[0]))
         stream: Iterator[Group] = threads.enter_context(closing(first))
         for verifier in phase.verify:
-            counters.append(Counter("verify", name_of(verifier)))
-            judged = pipelined(_watched(part, verified(verifier, ctx, stream, counters[-1]), counters[-1]))
+            counters.append(part.verifying.setdefault(name_of(verifier), Counter("verify", name_of(verifier))))
+            judged = pipelined(_watched(part, verified(verifier, ctx, stream, counters[-1], part.errors), counters[-1]))
             stream = threads.enter_context(closing(judged))
         curators: list[Any] = [Decontaminate(part.facts.index), *phase.curate]
         for curator in curators:
@@ -212,8 +215,11 @@ class Source:
     path: Path
     buried: frozenset[str]
     keeps_own: bool  # history holds no policy-gradient examples: they are on-policy and stale
+    held: bool = False  # no row of it may be seen
 
     def _rows(self, columns: list[str] | None) -> Iterator[Json]:
+        if self.held:
+            return
         for row in rows_of(self.path, columns):
             parents = row["outcross"]["parents"]
             if self.buried and (row["id"] in self.buried or any(parent in self.buried for parent in parents)):
@@ -223,7 +229,7 @@ class Source:
 
     def pool(self) -> Pool:
         """Sizes of the rows. Without tombstones and outside history only two columns are read."""
-        if not self.buried and self.keeps_own and self.path.exists():
+        if not self.buried and self.keeps_own and not self.held and self.path.exists():
             table = pq.read_table(self.path, columns=["n_tokens", "weight"])
             return Pool(table["n_tokens"].to_numpy().astype(np.float64), np.abs(table["weight"].to_numpy()))
         rows = list(self._rows(["id", "loss", "n_tokens", "weight", "outcross"]))
@@ -284,7 +290,7 @@ def mix(part: Part, ctx: Context, role: Role, *, fitted: bool = False) -> tuple[
     """
     mixture = part.phase.mix
     name = f"examples{suffix(role)}.parquet"
-    new = Source(part.folder / name, part.buried, keeps_own=True)
+    new = Source(part.folder / name, part.buried, keeps_own=True, held=part.held)
     keeps = mixture.history != "replace"
     earlier = [Source(folder / name, part.buried, keeps_own=False) for item in part.history for folder in item.parts()] if keeps else []
     pools = [source.pool() for source in (new, *earlier)]

@@ -2,7 +2,9 @@
 
     RUN/ manifest.json   the resolved configuration, fingerprint, seed, versions, roles and headings
          responses.db    the journal of raw answers            metrics.jsonl, logs/attempt_n/   clocks and hosts
+         journal.json    instead, where runs share a journal: its place, and the name that this run has in it
          champion   ──▶  the model folder that holds now (champion.<role> for further roles)
+         release    ──▶  the last round whose rows were released; a release is the rows of all released rounds
          start/          model/ and measurements.parquet of the first champion
          <phase>/<round>/[inner_k/]  groups.parquet drops.parquet examples.parquet mixture.parquet order.parquet model/
                          measurements.parquet  steps/*.json  round.json
@@ -32,7 +34,7 @@ import msgspec
 
 from outcross.engine.tables import decode_example, decode_groups, decode_measurement, fsync_folder, rows_of
 from outcross.errors import OutcrossError, RunLocked, StoreError
-from outcross.types import Decision, Example, Group, Measurement
+from outcross.types import Decision, Example, Group, Measurement, Sample
 
 FORMAT = 1
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -68,6 +70,33 @@ def file_hash(path: Path) -> str:
 
 
 @dataclass(frozen=True)
+class RoundRows:
+    """The rows of a round (`outcross.stages.Rows`), read from disk each time: kept samples with an answer that passed every verifier, or all
+    that were kept where none was named (`verified` false)."""
+
+    folders: tuple[Path, ...]
+    verified: bool
+    buried: frozenset[str] = frozenset()
+
+    def is_row(self, sample: Sample) -> bool:
+        """Whether a kept sample is a row."""
+        right = sample.verdict == "pass" or (not self.verified and sample.verdict is None)
+        return right and bool(sample.turns) and not sample.error and sample.id not in self.buried
+
+    def __iter__(self) -> Iterator[Group]:
+        for folder in self.folders:
+            for group in decode_groups(rows_of(folder / "groups.parquet")):
+                samples = tuple(filter(self.is_row, group.samples))
+                if samples:
+                    yield Group(group.task, samples)
+
+    def made(self) -> Iterator[Group]:
+        for folder in self.folders:
+            for name in ("groups", "drops"):
+                yield from decode_groups(rows_of(folder / f"{name}.parquet"))
+
+
+@dataclass(frozen=True)
 class RoundDir:
     """One round's folder. `label` is "phase/0002", as in every origin."""
 
@@ -98,6 +127,15 @@ class RoundDir:
         return self.complete and self.record["outcome"] == "promoted"
 
     @property
+    def released(self) -> bool:
+        return self.complete and self.record["outcome"] == "released"
+
+    @property
+    def accepted(self) -> bool:
+        """Whether later rounds build on this one: on its model, or on its rows."""
+        return self.promoted or self.released or (self.complete and self.record["outcome"] == "data only")
+
+    @property
     def decision(self) -> Decision | None:
         found = self.record.get("decision")
         return None if found is None else msgspec.convert(found, Decision)
@@ -111,6 +149,10 @@ class RoundDir:
         """Kept groups, in the order of generation."""
         for part in self.parts():
             yield from decode_groups(rows_of(part / "groups.parquet"))
+
+    def rows(self, buried: frozenset[str] = frozenset()) -> RoundRows:
+        """What this round made, as a set of rows, without tombstoned samples."""
+        return RoundRows(tuple(self.parts()), bool(self.record["verifiers"]), buried)
 
     def examples(self, role: str = PRIMARY) -> Iterator[Example]:
         for part in self.parts():
@@ -155,8 +197,26 @@ class RunDir:
         return self.root / "start"
 
     @property
-    def journal(self) -> Path:
+    def own_journal(self) -> Path:
         return self.root / "responses.db"
+
+    @property
+    def shared(self) -> dict[str, str] | None:
+        """What journal.json says of a journal that runs share: its `path` from this folder, and this `run`'s name in it."""
+        note = self.root / "journal.json"
+        return read_json(note) if note.exists() else None
+
+    @property
+    def journal(self) -> Path:
+        """Where the run's answers are, in this folder or in a journal that runs share."""
+        shared = self.shared
+        return self.own_journal if shared is None else Path(os.path.normpath(self.root.resolve() / shared["path"]))
+
+    @property
+    def asker(self) -> str:
+        """The name under which that journal counts what this run paid for."""
+        shared = self.shared
+        return "" if shared is None else shared["run"]
 
     def round(self, phase: str, number: int) -> RoundDir:
         return RoundDir(self.root / phase / f"{number:04d}", phase, number)
@@ -191,8 +251,15 @@ class RunDir:
 
     def point(self, role: str, model: Path) -> None:
         """Let `champion` name `model`, atomically; does nothing when it does already."""
-        link = self.root / f"champion{suffix(role)}"
-        target = os.path.relpath(model, self.root)
+        self._link(f"champion{suffix(role)}", model)
+
+    def point_release(self, folder: Path) -> None:
+        """Let `release` name the last round that was released, in the same way."""
+        self._link("release", folder)
+
+    def _link(self, name: str, folder: Path) -> None:
+        link = self.root / name
+        target = os.path.relpath(folder, self.root)
         if link.is_symlink() and str(link.readlink()) == target:
             return
         temporary = self.root / f"{link.name}.tmp"
@@ -230,12 +297,23 @@ def sweep(run: RunDir) -> None:
     """Remove what a killed process left half written: names that end in `.tmp`, where the engine writes and nowhere else."""
     written = ["start", "tombstones", *(phase["name"] for phase in run.manifest["phases"])]
     found = [path for name in written for path in (run.root / name).rglob("*.tmp")]
-    found += [run.root / "manifest.json.tmp", *run.root.glob("champion*.tmp")]
+    found += [run.root / "manifest.json.tmp", run.root / "release.tmp", *run.root.glob("champion*.tmp")]
     for path in sorted(found, reverse=True):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Checksums of a round's tables and markers; models are known by their own hash, stages' states are not records."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        skipped = any(piece.startswith(("model", "state")) or piece.endswith(".tmp") for piece in inside.parts)
+        if path.is_file() and not skipped and path.name != "round.json":
+            found[str(inside)] = file_hash(path)
+    return found
 
 
 def save_folder(folder: Path, save: Any) -> None:

@@ -13,23 +13,24 @@ import torch
 from outcross.errors import ModelError
 from outcross.models.cache import bytes_per_token, can_share
 from outcross.models.sampler import Batch, Drawn, Row
-from outcross.models.score import context_length, score
+from outcross.models.score import context_length, score, scored
 from outcross.models.tokens import Tokens
 from outcross.train.forward import CPU_BYTES, Text, is_out_of_memory
 from outcross.types import Completion, Request, Response, Usage
 
-MOST_ROWS = {"cpu": 256, "cuda": 1024}  # beyond these a bigger batch gains nothing
+MOST_ROWS = {"cpu": 128, "cuda": 1024}  # beyond these a bigger batch gains nothing
 
 
 @dataclass(eq=False)
 class Job:
-    """A request under way: its prompt as ids, the log-probabilities of its prefix, and the completions so far."""
+    """A request under way: its prompt as ids, the log-probabilities of its prefix, and what is done so far."""
 
     request: Request
     future: Future[Response]
     prompt: list[int]
     prefix_log_probs: list[float] = field(default_factory=list)
     done: dict[int, Completion] = field(default_factory=dict)
+    sums: dict[int, float] = field(default_factory=dict)  # log-probability of each choice scored so far
     drawn: int = 0
 
     def add(self, sample: int, completion: Completion, drawn: int) -> None:
@@ -49,19 +50,24 @@ class Answerer:
         self.context = context_length(model.config)
 
     def answer(self, pending: Sequence[tuple[Request, Future[Response]]]) -> None:
-        """Resolve every future: with a response, with a response that says why there is none, or with an exception."""
-        jobs = self._jobs(pending)
+        """Resolve every future, as soon as its own answer is complete: with a response, with a response that says why
+        there is none, or with an exception. Whatever interrupts the work is raised again; what was complete stays."""
+        pending = [(request, future) for request, future in pending if future.set_running_or_notify_cancel()]
         try:
+            jobs = self._jobs(pending)
             with torch.inference_mode():
                 self._choose([job for job in jobs if job.request.choices])
                 self._complete([job for job in jobs if not job.request.choices])
-        except Exception as error:
-            for job in jobs:
-                if not job.future.done():
-                    job.future.set_exception(error)
+        except BaseException as error:
+            broken = isinstance(error, Exception)
+            reason = error if broken else ModelError("drawing was interrupted before this answer was complete; ask again")
+            for _, future in pending:
+                if not future.done():
+                    future.set_exception(reason)
+            if not broken:
+                raise
 
     def _jobs(self, pending: Sequence[tuple[Request, Future[Response]]]) -> list[Job]:
-        pending = [(request, future) for request, future in pending if future.set_running_or_notify_cancel()]
         jobs = []
         for (request, future), prompt in zip(pending, self._prompts([request for request, _ in pending]), strict=True):
             problem = prompt if isinstance(prompt, str) else self._problem(request, len(prompt))
@@ -95,7 +101,7 @@ class Answerer:
 
     def _choose(self, jobs: list[Job]) -> None:
         """Score the choices of each request as continuations of its prompt and prefix."""
-        texts, fitting = [], []
+        texts, owners = [], []
         for job in jobs:
             given = [*job.prompt, *job.request.prefix]
             mine = [Text([*given, *ids], len(given)) for ids in self.tokens.texts(job.request.choices)]
@@ -104,12 +110,14 @@ class Answerer:
                 job.future.set_result(Response(error=f"prompt and choice have {longest} tokens, the model's context is {self.context}"))
                 continue
             texts += mine
-            fitting.append(job)
-        found = iter(score(self.model, texts, self.sample_batch))
-        for job in fitting:
-            sums = tuple(sum(next(found)) for _ in job.request.choices)
-            for sample in range(job.request.n):
-                job.add(sample, Completion("", choice_log_probs=sums), 0)
+            owners += [(job, place) for place in range(len(mine))]
+        for index, values in scored(self.model, texts, self.sample_batch):
+            job, place = owners[index]
+            job.sums[place] = sum(values)
+            if len(job.sums) == len(job.request.choices):
+                sums = tuple(job.sums[at] for at in range(len(job.sums)))
+                for sample in range(job.request.n):
+                    job.add(sample, Completion("", choice_log_probs=sums), 0)
 
     def _complete(self, jobs: list[Job]) -> None:
         """Draw the completions of each request. Memory that runs out halves the batch; rows already drawn stay."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -62,6 +63,12 @@ class Columns(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = self.keys[:, :, columns:], self.values[:, :, columns:]
         self._buffers = []
 
+    def pick(self, index: Tensor) -> None:
+        """Column c of row r becomes what column `index[r, c]` was."""
+        index = index[:, None, :, None].expand_as(self.keys)
+        self.keys, self.values = self.keys.gather(2, index), self.values.gather(2, index)
+        self._buffers = []
+
 
 class SlidingColumns(DynamicSlidingWindowLayer):  # type: ignore[misc]
     """Attention over a window: the last columns only, right edges aligned as well."""
@@ -102,6 +109,11 @@ def can_share(config: Any) -> bool:
     return all(isinstance(layer, Columns | SlidingColumns) for layer in new_cache(config).layers)
 
 
+def can_share_prefixes(config: Any) -> bool:
+    """Whether prompts of different lengths may continue one cached beginning: every layer attends to all columns."""
+    return all(isinstance(layer, Columns) for layer in new_cache(config).layers)
+
+
 def put(cache: DynamicCache, slots: Tensor, other: DynamicCache) -> None:
     """Replace the rows `slots` of `cache` by those of `other`."""
     for mine, theirs in zip(cache.layers, other.layers, strict=True):
@@ -114,17 +126,55 @@ def trim(cache: DynamicCache, columns: int) -> None:
         layer.trim(columns)
 
 
-def joined(caches: list[DynamicCache], config: Any) -> DynamicCache:
-    """Caches of equal width as one, rows after rows."""
+def close_gaps(cache: DynamicCache, prefix: int, gaps: Tensor) -> None:
+    """Move the first `prefix` columns of each row to the right, over the unused columns that follow them, `gaps` (rows,) of them.
+
+    Needs full attention in every layer (`can_share_prefixes`): a window counts columns, and would have counted the gap.
+    """
+    column = torch.arange(cache.get_seq_length(), device=gaps.device)
+    shifted = column - gaps[:, None]
+    index = torch.where(shifted < prefix, shifted.clamp(min=0), column)
+    for layer in cache.layers:
+        layer.pick(index)
+
+
+def repeated(cache: DynamicCache, rows: int, config: Any) -> DynamicCache:
+    """`rows` copies of a cache that has a single row."""
+    copies = new_cache(config)
+    for index, layer in enumerate(cache.layers):
+        copies.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index)
+    return copies
+
+
+def taken(cache: DynamicCache, rows: Tensor, width: int, config: Any) -> DynamicCache:
+    """A copy of some rows, and of their last `width` columns only."""
+    copies = new_cache(config)
+    for index, layer in enumerate(cache.layers):
+        copies.update(layer.keys[rows, :, -width:], layer.values[rows, :, -width:], index)
+        _set_length(copies.layers[index], width)
+    return copies
+
+
+def joined(caches: list[DynamicCache], config: Any, width: int) -> DynamicCache:
+    """Caches as one, rows after rows, right edges aligned; the widest has `width` columns."""
     if len(caches) == 1:
         return caches[0]
     cache = new_cache(config)
     for index, layers in enumerate(zip(*(each.layers for each in caches), strict=True)):
-        keys, values = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("keys", "values"))
+        most = max(layer.keys.shape[-2] for layer in layers)
+        keys, values = (torch.cat([_widened(getattr(layer, name), most) for layer in layers]) for name in ("keys", "values"))
         cache.update(keys, values, index)
-        if isinstance(layers[0], SlidingColumns):
-            cache.layers[index].cumulative_length = layers[0].cumulative_length
+        _set_length(cache.layers[index], width)
     return cache
+
+
+def _widened(states: Tensor, columns: int) -> Tensor:
+    return functional.pad(states, (0, 0, columns - states.shape[-2], 0))
+
+
+def _set_length(layer: Any, width: int) -> None:
+    if isinstance(layer, SlidingColumns):
+        layer.cumulative_length = width  # of which the window holds the last
 
 
 def bytes_per_token(config: Any, element: int) -> int:

@@ -9,20 +9,20 @@ Keys come from the environment and stay in memory. Needs the extra `http`.
 from __future__ import annotations
 
 import weakref
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from itertools import islice
+from pathlib import Path
 
-from outcross.errors import ConfigError, ModelError
+from outcross.errors import ConfigError
 from outcross.models import http_wire as wire
 from outcross.models.http_abilities import Abilities
 from outcross.models.http_ask import Asking
+from outcross.models.http_embed import embedded
 from outcross.models.http_endpoint import Api, Endpoint, Limits, Price, identity
 from outcross.models.http_line import Line
 from outcross.types import Request, Response, Turn
 
-__all__ = ["Abilities", "Endpoint", "Http", "HttpScorer", "Limits", "Price", "http", "pool"]
+__all__ = ["Abilities", "Endpoint", "Http", "HttpEmbedder", "HttpScorer", "Limits", "Price", "http", "pool"]
 
 
 class Http:
@@ -60,12 +60,23 @@ class Http:
         """Generations of model-written training data behind it, as its user says."""
         return self._depth
 
+    @property
+    def client_version(self) -> str:
+        """Changes when the same request is sent otherwise, or its reply read otherwise, than before."""
+        return wire.VERSION
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way at once, at most: forecasts of time rest on it."""
+        return self._line.limits.in_flight
+
     def submit(self, request: Request, /) -> Future[Response]:
         """Send a request as soon as a slot is free. A future that is cancelled before that is not sent.
 
         Without a schema or choices: texts, with neither tokens nor log-probabilities. `schema` goes to the server, which may
-        ignore it (`abilities.schema`): validate the text. `choices` are scored by the first token's alternatives, or whole where plain
-        completions echo; a server with no log-probabilities gives an error. Seeds are sent modulo 2**31.
+        ignore it: validate the text. An answer that calls `tools` is JSON with `tool_calls`. `choices` are scored by the first token's
+        alternatives, or whole where plain completions echo; a server with no log-probabilities gives an error. Seeds are sent
+        modulo 2**31. The usage of a response holds the probes that its request set off.
         """
         future: Future[Response] = Future()
         reason = wire.refusal(request, self.api)
@@ -74,6 +85,11 @@ class Http:
             return future
         self._line.hand(Asking(request, future, self.api, self.abilities, self.price, self._line.finished))
         return future
+
+    def split(self, request: Request, /) -> Sequence[Request]:
+        """The requests for one completion each that stand for `request`, with seeds counting up; empty unless it asks for several of a
+        server that was seen to ignore `n`."""
+        return wire.singles(request) if self.abilities.n is False else ()
 
     def flush(self) -> None:
         """Requests are on their way already."""
@@ -92,28 +108,21 @@ class HttpScorer(Http):
         The protocol scores no end token, so there is none here. Raises `ModelError` for messages, for what is not text, and for a
         server that does not echo with log-probabilities.
         """
-        source = iter(turns)
-        waiting: deque[Future[Response]] = deque()
-        while True:
-            for turn in islice(source, WINDOW - len(waiting)):
-                waiting.append(self._score(turn))
-            if not waiting:
-                return
-            found = waiting.popleft().result()
-            if found.error or not found.completions[0].log_probs:
-                raise ModelError(
-                    f"{self.abilities.server} cannot score a given text: {found.error or 'it does not echo with log-probabilities'}"
-                )
-            yield found.completions[0].log_probs
-
-    def _score(self, turn: Turn) -> Future[Response]:
-        text = turn.completion.content
-        if not isinstance(text, str) or not text:
-            raise ModelError(f"the answer {text!r:.60} cannot be scored; an endpoint scores texts that are not empty")
-        return self.submit(Request(turn.prompt, choices=(text,)))
+        return wire.scored(turns, self.submit, self.abilities.server)
 
 
-WINDOW = 512  # turns that `log_probs` holds
+class HttpEmbedder(Http):
+    """A model behind an endpoint for embeddings (Embeds). It answers no requests."""
+
+    def embed(self, texts: Iterable[str], /) -> Iterator[Sequence[float]]:
+        """One vector for each text, in order, all of one length; 64 texts a request, many requests at once, at most 16,384 texts held.
+
+        Raises `ModelError` for an empty text, and when a batch stays without its vectors. What it costs is in no journal and no budget.
+        """
+        return embedded(texts, self._line.hand, self._line.finished)
+
+
+KINDS: Mapping[Api, type[Http]] = {"chat": Http, "completions": HttpScorer, "embeddings": HttpEmbedder}
 
 
 def http(
@@ -124,9 +133,11 @@ def http(
     headers_env: Mapping[str, str] | None = None,
     account: str = "",
     api: Api = "chat",
+    ca_file: Path | None = None,
     in_flight: int = 64,
     deadline_s: float = 300.0,
     retries: int = 5,
+    patience_s: float = 1800.0,
     price: Price = Price(),
     depth: int = 0,
 ) -> Http:
@@ -135,14 +146,15 @@ def http(
     url: its base, for example `https://host/v1`. key_env: the environment variable with the key; None: no key.
     headers_env: further headers, each with the environment variable that holds its value.
     account: stands for the key in the model's identity, so that earlier answers survive a new key.
-    api: chat, or plain completions; the latter can score given texts.
-    in_flight, deadline_s, retries: see `Limits`. price: per million tokens. depth: generations of model-written training data
-        behind the model; what nobody knows counts as 0.
+    api: chat, plain completions, which can score given texts, or embeddings, which give vectors.
+    ca_file: see `Endpoint`. in_flight, deadline_s, retries, patience_s: see `Limits`.
+    price: per million tokens. depth: generations of model-written training data behind the model; what nobody knows counts as 0.
 
     Raises `ConfigError`; `MissingExtra` without aiohttp when this module is imported.
     """
-    endpoint = Endpoint(url, key_env, headers_env or {}, account=account)
-    return pool((endpoint,), model, api=api, in_flight=in_flight, deadline_s=deadline_s, retries=retries, price=price, depth=depth)
+    endpoint = Endpoint(url, key_env, headers_env or {}, account=account, ca_file=ca_file)
+    limits = Limits(in_flight, deadline_s, retries, patience_s)
+    return KINDS[api]((endpoint,), model, api=api, limits=limits, price=price, depth=depth)
 
 
 def pool(
@@ -153,6 +165,7 @@ def pool(
     in_flight: int = 64,
     deadline_s: float = 300.0,
     retries: int = 5,
+    patience_s: float = 1800.0,
     price: Price = Price(),
     depth: int = 0,
 ) -> Http:
@@ -160,6 +173,5 @@ def pool(
 
     `in_flight` counts over all endpoints. Answers are kept under the pool's identity: other endpoints make another model.
     """
-    kind = HttpScorer if api == "completions" else Http
-    limits = Limits(in_flight, deadline_s, retries)
-    return kind(endpoints, model, api=api, limits=limits, price=price, depth=depth)
+    limits = Limits(in_flight, deadline_s, retries, patience_s)
+    return KINDS[api](endpoints, model, api=api, limits=limits, price=price, depth=depth)

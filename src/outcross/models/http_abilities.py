@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-import msgspec
-
-from outcross.models.http_wire import Call, Reply, completions
+from outcross.models.http_wire import Call, Reply, Tokens, completions
 from outcross.types import Request, Sampling
 
 log = logging.getLogger("outcross.models.http")
@@ -19,7 +18,9 @@ class Abilities:
     """What a server was seen to do; None where nothing has shown it yet. Each finding is logged once a process.
 
     n: several completions a request. log_probs: alternatives of the first token. echo: log-probabilities of a given text.
-    seed: the same seed, the same answer. schema: answers held to a JSON schema. usage: tokens counted in the reply.
+    seed: the same seed, the same answer. schema: False once an answer to a JSON schema was no JSON; whether a schema is really kept
+    is for those who have one to probe (`outcross.structured`). tools: calls of tools. tool_choice: forced ones. usage: tokens
+    counted in the reply.
     """
 
     server: str
@@ -28,6 +29,8 @@ class Abilities:
     echo: bool | None = None
     seed: bool | None = None
     schema: bool | None = None
+    tools: bool | None = None
+    tool_choice: bool | None = None
     usage: bool | None = None
     probed: set[str] = field(default_factory=set, repr=False)
 
@@ -48,41 +51,31 @@ class Exchange:
 
     request: Request
     call: Call
-    done: Callable[[Call, Reply | str], None]
+    done: Callable[[Call, Any], None]
     wanted: Callable[[], bool] = lambda: True
     failures: int = 0
     hung: int = 0
     throttles: int = 0
     waited: float = 0.0
     last: object = None  # the server that was asked last
+    left_out: frozenset[str] = frozenset()  # fields it was sent without
+    knock: bool = False  # asks only whether a server that is down is back
+    owed: Tokens | None = None  # what knocking cost before this could be sent
 
 
 Post = Callable[[Exchange], None]
+Came = Callable[[Call, Reply | str], None]
+Ask = Callable[[Request, Call, Came], None]
+"""Sends a probe; what it costs is counted in the response of the request that set it off."""
 
 # ── probes: what ordinary traffic cannot show ──────────────────────────────────────────────────────────────────────────
-_COLOUR = '{"type":"object","properties":{"colour":{"type":"string","enum":["blue"]}},"required":["colour"],"additionalProperties":false}'
-SCHEMA_PROBE = Request("Reply with the single word hello.", sampling=Sampling(temperature=0.0, max_tokens=32), schema=_COLOUR)
 SEED_PROBE = Request("Write a few random words.", sampling=Sampling(max_tokens=12))
+_PING = '[{"type":"function","function":{"name":"ping","description":"Ping.","parameters":{"type":"object","properties":{}}}}]'
+FORCED_PROBE = Request("Reply with the single word hello.", sampling=Sampling(temperature=0.0, max_tokens=64), tools=_PING)
+FREE_PROBE = Request("Call the tool ping.", sampling=Sampling(temperature=0.0, max_tokens=64), tools=_PING)
 
 
-def probe_schema(post: Post, known: Abilities) -> None:
-    """Ask once for what the schema forbids: a server that holds answers to schemas cannot say it."""
-    if "schema" in known.probed:
-        return
-    known.probed.add("schema")
-
-    def came(call: Call, reply: Reply | str) -> None:
-        said = "" if isinstance(reply, str) else str(completions(reply, 1)[0].content)
-        try:
-            able = msgspec.json.decode(said) == {"colour": "blue"}
-        except msgspec.DecodeError:
-            able = False
-        known.found("schema", able, "answers are not held to JSON schemas and must be validated")
-
-    post(Exchange(SCHEMA_PROBE, Call("text"), came))
-
-
-def probe_seed(post: Post, known: Abilities) -> None:
+def probe_seed(ask: Ask, known: Abilities) -> None:
     """Ask twice with one seed and once with another; called when only the seed tells the samples of a request apart."""
     if "seed" in known.probed:
         return
@@ -96,4 +89,29 @@ def probe_seed(post: Post, known: Abilities) -> None:
             known.found("seed", able, "the same seed gives another answer, or every seed the same: answers repeat only from the journal")
 
     for seed in (1, 1, 2):
-        post(Exchange(SEED_PROBE, Call("text", 1, seed), came))
+        ask(SEED_PROBE, Call("text", 1, seed), came)
+
+
+def probe_tools(ask: Ask, known: Abilities) -> None:
+    """Force a call that the prompt does not want; if none comes, ask for one. Called when an answer to a request with tools calls none."""
+    if "tools" in known.probed or known.tools is not None:
+        return
+    known.probed.add("tools")
+
+    def forced(call: Call, reply: Reply | str) -> None:
+        able = calls_tools(reply)
+        known.found("tool_choice", able, "whether a tool is called is left to the model")
+        if able:
+            known.found("tools", True, "")
+        else:
+            ask(FREE_PROBE, Call("text"), free)
+
+    def free(call: Call, reply: Reply | str) -> None:
+        known.found("tools", calls_tools(reply), "answers are texts that call no tools")
+
+    ask(FORCED_PROBE, Call("text", tool_choice="required"), forced)
+
+
+def calls_tools(reply: Reply | str) -> bool:
+    """Whether any choice of the reply calls a tool."""
+    return not isinstance(reply, str) and any(choice.message is not None and bool(choice.message.tool_calls) for choice in reply.choices)

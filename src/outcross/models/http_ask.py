@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from outcross.models import http_wire as wire
-from outcross.models.http_abilities import Abilities, Exchange, Post, probe_schema, probe_seed
+from outcross.models.http_abilities import Abilities, Came, Exchange, Post, calls_tools, probe_seed, probe_tools
 from outcross.models.http_endpoint import Api, Price
 from outcross.models.http_wire import Call, Reply
 from outcross.types import Completion, Request, Response, Usage
@@ -30,11 +30,10 @@ class Asking:
     errors: list[str] = field(default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
 
     def begin(self, post: Post) -> None:
         self.post = post
-        if self.request.schema:
-            probe_schema(post, self.known)
         if not self.request.choices:
             self._texts()
         elif self.api == "completions" and self.known.echo is not False:
@@ -71,14 +70,31 @@ class Asking:
         self.open += 1
         self.post(Exchange(self.request, call, came, self.wanted))
 
+    def _probe(self, request: Request, call: Call, done: Came) -> None:
+        """An exchange of a probe: it is paid for here, and what becomes of it spoils no answer."""
+
+        def came(call: Call, reply: Reply | str) -> None:
+            if self.future.done():
+                return
+            self.open -= 1
+            if not isinstance(reply, str):
+                self._count(reply)
+            done(call, reply)
+            if not self.open:
+                self._finish()
+
+        self.open += 1
+        self.post(Exchange(request, call, came))
+
     def _count(self, reply: Reply) -> None:
         self.known.found("usage", reply.usage is not None, "tokens and money are counted as zero, and budgets cannot hold them")
         if reply.usage is not None:
             self.prompt_tokens += reply.usage.prompt_tokens
             self.completion_tokens += reply.usage.completion_tokens
+            self.cached_tokens += reply.usage.cached_tokens
 
     def _usage(self) -> Usage:
-        return self.price.of(self.prompt_tokens, self.completion_tokens)
+        return self.price.of(self.prompt_tokens, self.completion_tokens, self.cached_tokens)
 
     # ── texts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _texts(self) -> None:
@@ -92,7 +108,7 @@ class Asking:
     def _singly(self, start: int) -> None:
         """The completions from `start` on, each by a request of its own with a seed of its own."""
         if start < self.request.n:
-            probe_seed(self.post, self.known)
+            probe_seed(self._probe, self.known)
         for index in range(start, self.request.n):
             self._ask(Call("text", 1, self.request.seed + index), self._text_came)
 
@@ -100,9 +116,19 @@ class Asking:
         start = call.seed - self.request.seed
         came = wire.completions(reply, call.n)
         self.texts[start : start + len(came)] = came
+        self._noted(reply, came)
         if call.n > 1:
             self.known.found("n", len(came) > 1, "n completions are asked for by n requests")
             self._singly(len(came))
+
+    def _noted(self, reply: Reply, came: tuple[Completion, ...]) -> None:
+        """What answers show of schemas and tools."""
+        if self.request.schema and any(item.finished and not wire.is_json(str(item.content)) for item in came):
+            self.known.found("schema", False, "answers are not held to JSON schemas and must be validated")
+        if self.request.tools and calls_tools(reply):
+            self.known.found("tools", True, "")
+        elif self.request.tools:
+            probe_tools(self._probe, self.known)
 
     # ── choices ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _echoes(self) -> None:

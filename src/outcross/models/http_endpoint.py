@@ -6,14 +6,15 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from outcross.errors import ConfigError
 from outcross.types import Usage, content_hash
 
-Api = Literal["chat", "completions"]
-PATHS: Mapping[Api, str] = {"chat": "/chat/completions", "completions": "/completions"}
+Api = Literal["chat", "completions", "embeddings"]
+PATHS: Mapping[Api, str] = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
 SECRET_LENGTH = 12  # shorter ones ("EMPTY", "x") are placeholders that local servers take, and ordinary words of answers
 _SECRET_NAMES = ("key", "token", "secret", "sig", "password")
 
@@ -28,6 +29,9 @@ class Endpoint:
     model: what this server calls the model, where it differs from the others of its pool.
     weight: its share of the requests of a pool.
     account: stands for the key in the model's identity, so that answers survive a new key; empty: a hash of the key does.
+    ca_file: a PEM file with further certificate authorities to trust, beside the machine's (or those of SSL_CERT_FILE).
+
+    HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded as usual, except for servers on this machine. No .netrc is read.
     """
 
     url: str
@@ -36,6 +40,7 @@ class Endpoint:
     model: str = ""
     weight: float = 1.0
     account: str = ""
+    ca_file: Path | None = None
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -85,13 +90,32 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Price:
-    """Money per million tokens, in the currency of the budget."""
+    """Money per million tokens, in the currency of the budget. Without numbers no price is given: money is counted as 0 and shown so.
 
-    prompt: float = 0.0
-    completion: float = 0.0
+    cached: of prompt tokens that the server says it found in its cache; None: they cost what the others do.
+    Raises `ConfigError` for half a price and for negative ones.
+    """
 
-    def of(self, prompt_tokens: int, completion_tokens: int) -> Usage:
-        money = (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+    prompt: float | None = None
+    completion: float | None = None
+    cached: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.prompt is None) != (self.completion is None) or (self.cached is not None and not self.given):
+            raise ConfigError(f"{self} is half a price; give `prompt` and `completion`, per million tokens, with 0 for what is free")
+        if any(value is not None and not value >= 0 for value in (self.prompt, self.completion, self.cached)):
+            raise ConfigError(f"{self} is no price; give numbers that are not negative, per million tokens")
+
+    @property
+    def given(self) -> bool:
+        """Whether anybody said what an answer costs; 0 is a price too."""
+        return self.prompt is not None
+
+    def of(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> Usage:
+        """What tokens cost; `cached_tokens` are among the prompt's."""
+        prompt, completion = self.prompt or 0.0, self.completion or 0.0
+        cached = prompt if self.cached is None else self.cached
+        money = ((prompt_tokens - cached_tokens) * prompt + cached_tokens * cached + completion_tokens * completion) / 1e6
         return Usage(prompt_tokens, completion_tokens, money)
 
 

@@ -6,19 +6,21 @@ Each exchange ends as a reply or as a reason. Only the monotonic clock is read. 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Protocol
 
 from outcross.errors import MissingExtra, ModelError
-from outcross.models.http_abilities import Exchange, log
-from outcross.models.http_ask import Asking
+from outcross.models.http_abilities import Exchange, Post, log
 from outcross.models.http_endpoint import Api, Endpoint, Limits
-from outcross.models.http_pace import Outcome, Pace
+from outcross.models.http_pace import Outcome
+from outcross.models.http_server import Server, serve
 from outcross.models.http_trouble import ERROR_BYTES, Trouble, of_exception, of_status
-from outcross.models.http_wire import Reply, body, largest, parse
+from outcross.models.http_wire import Call, Reply, Vectors, body, largest, parse
+from outcross.types import Request, Sampling
 
 try:
     import aiohttp
@@ -29,24 +31,14 @@ BACK_OFF_S = 0.25  # before the first retry; doubled for each further one
 LONGEST_BACK_OFF_S = 30.0
 CONNECT_S = 15.0
 KEEP_ALIVE_S = 60.0
+KNOCK = Request("hello", sampling=Sampling(max_tokens=1))
 
 
-@dataclass(eq=False)
-class Server:
-    """One endpoint in use. `refused`: optional fields that it does not take."""
+class Asked(Protocol):
+    """A request, or a batch of texts, from its submission to its end."""
 
-    endpoint: Endpoint
-    address: str
-    model: str
-    headers: dict[str, str]
-    secrets: tuple[bytes, ...]
-    pace: Pace
-    refused: set[str] = field(default_factory=set)
-    trouble: str = ""  # the last failure
-
-    @property
-    def load(self) -> float:
-        return (self.pace.in_flight + 1) / self.endpoint.weight
+    def begin(self, post: Post) -> None: ...
+    def fail(self, reason: str) -> None: ...
 
 
 class Line:
@@ -54,15 +46,10 @@ class Line:
 
     def __init__(self, endpoints: Sequence[Endpoint], model: str, api: Api, limits: Limits) -> None:
         self.api, self.limits = api, limits
-        self.servers = [
-            Server(
-                item, item.address(api), item.model or model, item.headers(), tuple(map(str.encode, item.secrets())), Pace(limits.in_flight)
-            )
-            for item in endpoints
-        ]
+        self.servers = [serve(item, model, api, limits.in_flight) for item in endpoints]
         self._lock = threading.Lock()
-        self._inbox: list[Asking] = []
-        self._open: set[Asking] = set()
+        self._inbox: list[Asked] = []
+        self._open: set[Asked] = set()
         self._queue: deque[Exchange] = deque()
         self._under_way = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,7 +61,7 @@ class Line:
         self._closed = False
 
     # ── from any thread ────────────────────────────────────────────────────────────────────────────────────────────────
-    def hand(self, asking: Asking) -> None:
+    def hand(self, asking: Asked) -> None:
         """Take an asking. Raises `ModelError` after `close`."""
         with self._lock:
             if self._closed:
@@ -95,7 +82,7 @@ class Line:
         if thread is not threading.current_thread():
             thread.join()
 
-    def finished(self, asking: Asking) -> None:
+    def finished(self, asking: Asked) -> None:
         self._open.discard(asking)
 
     def _start(self) -> asyncio.AbstractEventLoop:
@@ -147,7 +134,10 @@ class Line:
             if server is None:
                 self._wait(loop, now)
                 return
-            exchange = self._queue.popleft()
+            if server.pace.down_since is not None:  # a prompt that breaks servers would never tell whether one is back
+                exchange = self._knock()
+            else:
+                exchange = self._queue.popleft()
             if not exchange.wanted():
                 continue
             server.pace.sent()
@@ -156,6 +146,16 @@ class Line:
             task = loop.create_task(self._exchange(server, exchange))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _knock(self) -> Exchange:
+        """The smallest question there is. The first that waits pays for it."""
+
+        def came(call: Call, reply: Reply | Vectors | str) -> None:
+            if not isinstance(reply, str) and self._queue:
+                self._queue[0].owed = reply.usage
+
+        call = Call("embed", texts=("hello",)) if self.api == "embeddings" else Call("text")
+        return Exchange(KNOCK, call, came, knock=True)
 
     def _next_server(self, exchange: Exchange, now: float) -> Server | None:
         """The least loaded for its weight; a request that failed goes to another server if one is free."""
@@ -170,8 +170,9 @@ class Line:
         if all(since is not None and now - since >= self.limits.patience_s for since in down):
             waiting, self._queue = self._queue, deque()
             reasons = "; ".join(f"{server.endpoint.shown} is down: {server.trouble}" for server in self.servers)
+            advice = f"waited {self.limits.patience_s:g} s; resume the run when it is back, or raise patience_s"
             for exchange in waiting:
-                exchange.done(exchange.call, f"no server answers ({reasons})")
+                exchange.done(exchange.call, f"no server answers ({reasons}); {advice}")
             return
         resting = [server.pace.rest_until for server in self.servers if server.pace.rest_until > now]
         if resting and (self._timer is None or self._timer.cancelled() or self._timer.when() <= now):
@@ -188,30 +189,36 @@ class Line:
         self._under_way -= 1
         if now - began > self.limits.deadline_s / 2:
             server.pace.slow()
-        if isinstance(came, Reply):
+        if not isinstance(came, Trouble):
             server.pace.back("fine", now)
+            if exchange.owed is not None and came.usage is not None:
+                came.usage.prompt_tokens += exchange.owed.prompt_tokens
+                came.usage.completion_tokens += exchange.owed.completion_tokens
             exchange.done(exchange.call, came)
         else:
             self._settle(server, exchange, came, now)
         self._pump()
 
-    async def _ask(self, server: Server, exchange: Exchange) -> Reply | Trouble:
+    async def _ask(self, server: Server, exchange: Exchange) -> Reply | Vectors | Trouble:
         assert self._session is not None
-        data = body(exchange.request, exchange.call, server.model, self.api, server.refused)
+        exchange.left_out = frozenset(server.refused)
+        data = body(exchange.request, exchange.call, server.model, self.api, exchange.left_out)
         try:
-            async with self._session.post(server.address, data=data, headers=server.headers, allow_redirects=False) as answer:
+            async with self._session.post(
+                server.address, data=data, headers=server.headers, proxy=server.proxy, ssl=server.trust, allow_redirects=False
+            ) as answer:
                 fine = answer.status == 200
                 most = largest(exchange.request, exchange.call, len(data)) if fine else ERROR_BYTES
                 raw, whole = await _read(answer, most)
-                for secret in server.secrets:
-                    raw = raw.replace(secret, b"[secret]")
+                raw = server.hide(raw)
                 if not fine:
                     return of_status(answer.status, answer.headers, raw, server.endpoint)
                 if not whole:
                     return Trouble("fatal", f"the reply is longer than the {most:,} bytes that this request can need")
-                return parse(raw)
+                return parse(raw, exchange.call)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:  # before ValueError: a bad certificate is one of those as well
-            return of_exception(error, server.endpoint, self.limits.deadline_s)
+            trouble = of_exception(error, server.endpoint, self.limits.deadline_s)
+            return dataclasses.replace(trouble, reason=server.hide(trouble.reason.encode()).decode())
         except ValueError as error:
             return Trouble("failed", str(error))
 
@@ -221,14 +228,21 @@ class Line:
         was_down = server.pace.down_since is not None
         wait = trouble.wait if trouble.wait is not None else self._back_off(exchange.throttles)
         server.pace.back(outcome, now, wait)
-        if trouble.kind == "refused" and trouble.field not in server.refused:
-            server.refused.add(trouble.field)
-            log.warning("%s: does not take %s; it is left out", server.endpoint.shown, trouble.field)
+        if exchange.knock:
+            server.trouble = trouble.reason if outcome == "failed" else server.trouble
+        elif trouble.kind == "refused" and trouble.field not in exchange.left_out:
+            if trouble.field not in server.refused:
+                server.refused.add(trouble.field)
+                log.warning("%s: does not take %s; it is left out", server.endpoint.shown, trouble.field)
             self._queue.appendleft(exchange)
         elif outcome == "throttled":
             exchange.throttles += 1
             exchange.waited += wait
-            self._later(exchange, trouble, wait * self._random.uniform(1, 1.1), exchange.waited <= self.limits.patience_s)
+            again = exchange.waited <= self.limits.patience_s
+            if not again:
+                advice = "resume the run later, lower in_flight, or raise patience_s"
+                trouble = dataclasses.replace(trouble, reason=f"{trouble.reason}; refused for {self.limits.patience_s:g} s: {advice}")
+            self._later(exchange, trouble, wait * self._random.uniform(1, 1.1), again)
         elif outcome == "failed":
             server.trouble = trouble.reason
             if server.pace.down_since is not None and not was_down:

@@ -48,8 +48,9 @@ def of_status(status: int, headers: Mapping[str, str], raw: bytes, endpoint: End
     if status in (400, 422):
         if "max_completion_tokens" in said:
             return Trouble("refused", reason, field="max_tokens")
-        if re.search(r"\bseed\b", said):
-            return Trouble("refused", reason, field="seed")
+        for name in ("seed", "n"):
+            if re.search(rf"\b{name}\b", said):
+                return Trouble("refused", reason, field=name)
     return Trouble("fatal", reason)
 
 
@@ -58,7 +59,10 @@ def of_exception(error: Exception, endpoint: Endpoint, deadline_s: float) -> Tro
     import aiohttp
 
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return Trouble("fatal", f"{endpoint.shown} has no certificate that this machine trusts ({error}); see SSL_CERT_FILE")
+        return Trouble(
+            "fatal",
+            f"{endpoint.shown} has no certificate that this machine trusts ({error}); name its authority by ca_file or SSL_CERT_FILE",
+        )
     if isinstance(error, TimeoutError):
         return Trouble("hung", f"{endpoint.shown} did not answer within {deadline_s:g} s")
     if isinstance(error, aiohttp.InvalidURL):

@@ -2,7 +2,8 @@
 
 Rows wait in a queue, longest prompt first. A batch starts with as many as fit; when a quarter of its slots are idle they
 are given to the next rows of the queue, and when the queue is empty the batch shrinks. Samples of one prompt share its
-first pass. What a row draws depends on its own seed, not on its neighbours, except through rounding.
+first pass, and prompts of one queue what they begin with (`prefill`). What a row draws depends on its own seed, not on its neighbours,
+except through rounding. The host waits for the device once a token, to learn whether a row has ended, and once more with stop strings.
 """
 
 from __future__ import annotations
@@ -16,11 +17,9 @@ import torch
 from torch import Tensor
 
 from outcross.models import cache as columns
-from outcross.models.cache import cache_name
 from outcross.models.draw import Settings, draw, uniforms
+from outcross.models.prefill import Reader
 from outcross.types import Sampling
-
-PREFILL_TOKENS = 1 << 14  # prompt tokens in one forward pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,69 +85,50 @@ class Batch:
         pieces: Callable[[], list[str]],
     ) -> None:
         self.model, self.device = model, model.device
-        self.queue = deque(sorted(rows, key=lambda row: -len(row.ids)))
+        self.queue = deque(sorted(rows, key=lambda row: (-len(row.ids), row.ids)))
         self.slots, self.text = slots, text
-        self.cache_name = cache_name(model)
+        self.reader = Reader(model, {row.ids for row in rows})
         self.width = max(row.limit for row in rows)
         self.vocabulary = model.config.get_text_config().vocab_size
         self.ends = torch.zeros(self.vocabulary, dtype=torch.bool, device=self.device)
         self.ends[[token for token in end_ids if token < self.vocabulary]] = True
-        self.stops = _stop_tables(rows, pieces, self.vocabulary, self.device)
+        stops = _stop_tables(rows, pieces, self.vocabulary, self.device)
+        self.stops, self.may_stop = list(stops), torch.stack(list(stops.values()))
         self.rows: list[Row] = []
         self.filtered = any(row.sampling.top_p < 1 or row.sampling.top_k for row in rows)
         self.greedy = all(row.sampling.temperature <= 0 for row in rows)
 
     def run(self, emit: Callable[[Row, Drawn], None]) -> None:
         """Draw every row and hand each over as it ends."""
-        self.rows, state, cache = self._admit(self.slots, emit)
-        columns_used = len(self.rows[0].ids)
-        while True:
-            living = int(state.alive.sum())
-            if not living and not self.queue:
-                return
-            if not living:
-                self.rows, state, cache = self._admit(self.slots, emit)
-                columns_used = len(self.rows[0].ids)
-                continue
-            if self.queue and len(self.rows) - living >= max(1, len(self.rows) // 4):
-                columns_used -= self._trim(state, cache, columns_used)
-                self._refill(state, cache, columns_used, emit)
-            elif not self.queue and 2 * living <= len(self.rows):
-                state = self._shrink(state, cache)
-                columns_used -= self._trim(state, cache, columns_used)
-            logits = self._step(state, cache, columns_used)
-            columns_used += 1
-            self._advance(self.rows, state, logits, emit)
+        while self.queue:
+            self.rows, state, cache = self._admit(self.slots, emit)
+            self._decode(state, cache, emit)
+
+    def _decode(self, state: State, cache: Any, emit: Callable[[Row, Drawn], None]) -> None:
+        """Draw token after token until no row is alive, giving idle slots to waiting rows on the way."""
+        width, living, padded = len(self.rows[0].ids), int(state.alive.sum()), True
+        while living:
+            refill = self.queue and len(self.rows) - living >= max(1, len(self.rows) // 4)
+            if refill or (not self.queue and 2 * living <= len(self.rows)):
+                if not refill:
+                    state = self._shrink(state, cache)
+                width -= self._trim(state, cache, width)
+                if refill:
+                    self._refill(state, cache, width, emit)
+                    living = int(state.alive.sum())
+                padded = True
+            padded = padded and bool((state.start > 0).any())
+            logits = self._step(state, cache, width if padded else None)
+            width += 1
+            living -= self._advance(self.rows, state, logits, emit)
 
     def _admit(self, count: int, emit: Callable[[Row, Drawn], None]) -> tuple[list[Row], State, Any]:
         """The next rows of the queue, their prompts read and their first tokens drawn."""
         rows = [self.queue.popleft() for _ in range(min(count, len(self.queue)))]
-        unique = {row.ids: None for row in rows}
-        place = {ids: index for index, ids in enumerate(unique)}
-        cache, logits = self._read(list(unique))
-        index = torch.tensor([place[row.ids] for row in rows], device=self.device)
-        if len(unique) < len(rows):
-            cache.reorder_cache(index)
-            logits = logits[index]
+        cache, logits = self.reader.read([row.ids for row in rows], self.queue[0].ids if self.queue else None)
         state = self._state(rows)
         self._advance(rows, state, logits, emit)
         return rows, state, cache
-
-    def _read(self, prompts: list[tuple[int, ...]]) -> tuple[Any, Tensor]:
-        """The cache after reading prompts, padded on the left to equal width, and the logits of what follows."""
-        width = len(prompts[0])
-        rows = max(1, PREFILL_TOKENS // width)
-        caches, logits = [], []
-        for first in range(0, len(prompts), rows):
-            part = prompts[first : first + rows]
-            padding = torch.tensor([width - len(ids) for ids in part])
-            ids = torch.tensor([(0,) * (width - len(ids)) + ids for ids in part])
-            positions = (torch.arange(width) - padding[:, None]).clamp(min=0)
-            mask = (torch.arange(width) >= padding[:, None]).to(self.device) if bool(padding.any()) else None
-            cache = columns.new_cache(self.model.config)
-            logits.append(self._forward(ids.to(self.device), positions.to(self.device), mask, cache))
-            caches.append(cache)
-        return columns.joined(caches, self.model.config), torch.cat(logits)
 
     def _state(self, rows: list[Row]) -> State:
         settings = Settings.of([row.sampling for row in rows], self.vocabulary, self.device)
@@ -156,7 +136,6 @@ class Batch:
         random = torch.zeros((len(rows), self.width))
         for index, row in enumerate(rows):
             random[index, : row.limit] = uniforms(row.seed, row.sample, row.limit)
-        stops = list(self.stops)
         shape = (len(rows), self.width + 1)
         return State(
             token=torch.zeros_like(length),
@@ -169,7 +148,7 @@ class Batch:
             top_p=settings.top_p,
             top_k=settings.top_k,
             greedy=settings.greedy,
-            stop=torch.tensor([stops.index(row.sampling.stop) for row in rows], device=self.device),
+            stop=torch.tensor([self.stops.index(row.sampling.stop) for row in rows], device=self.device),
             random=random.to(self.device),
             tokens=torch.zeros(shape, dtype=torch.long, device=self.device),
             log_probs=torch.zeros(shape, device=self.device),
@@ -203,22 +182,13 @@ class Batch:
         state.start -= unused
         return unused
 
-    def _step(self, state: State, cache: Any, width: int) -> Tensor:
-        mask = None
-        if bool((state.start > 0).any()):
-            mask = torch.arange(width + 1, device=self.device) >= state.start[:, None]
-        positions = (state.length - 1)[:, None]
-        return self._forward(state.token[:, None], positions, mask, cache)
+    def _step(self, state: State, cache: Any, width: int | None) -> Tensor:
+        """Logits after reading the last tokens; `width`: columns in the cache if some are not everybody's, else None."""
+        mask = None if width is None else torch.arange(width + 1, device=self.device) >= state.start[:, None]
+        return self.reader.forward(state.token[:, None], (state.length - 1)[:, None], mask, cache)
 
-    def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
-        out = self.model(
-            input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=True, logits_to_keep=1, **{self.cache_name: cache}
-        )
-        logits: Tensor = out.logits[:, -1].float()
-        return logits
-
-    def _advance(self, rows: list[Row], state: State, logits: Tensor, emit: Callable[[Row, Drawn], None]) -> None:
-        """Draw one token for each slot, note it, and hand over the rows that end with it."""
+    def _advance(self, rows: list[Row], state: State, logits: Tensor, emit: Callable[[Row, Drawn], None]) -> int:
+        """Draw one token for each slot, note it, and hand over the rows that end with it; how many do."""
         at = state.count[:, None]
         settings = Settings(state.temperature, state.top_p, state.top_k, state.greedy)
         random = state.random.gather(1, at.clamp(max=self.width - 1))[:, 0]
@@ -233,9 +203,11 @@ class Batch:
         over = state.alive & (ended | (state.count >= state.limit))
         if cut:
             over[list(cut)] = True
-        if bool(over.any()):
+        count = int(over.sum())
+        if count:
             self._hand_over(rows, state, over, ended, cut, emit)
             state.alive = state.alive & ~over
+        return count
 
     def _hand_over(
         self, rows: list[Row], state: State, over: Tensor, ended: Tensor, cut: dict[int, int], emit: Callable[[Row, Drawn], None]
@@ -257,9 +229,8 @@ class Batch:
     def _stopped(self, rows: list[Row], state: State, token: Tensor) -> dict[int, int]:
         """Slots whose text now holds one of their stop strings, and the character where it begins. Only tokens that hold
         the last character of a stop string are looked at."""
-        tables = torch.stack(list(self.stops.values()))
         found: dict[int, int] = {}
-        for slot in (state.alive & tables[state.stop, token]).nonzero()[:, 0].tolist():
+        for slot in (state.alive & self.may_stop[state.stop, token]).nonzero()[:, 0].tolist():
             row = rows[slot]
             text = self.text([*row.prefix, *state.tokens[slot, : int(state.count[slot])].tolist()])
             given = len(self.text(row.prefix)) if row.prefix else 0

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from outcross.errors import MissingExtra, ModelError
 from outcross.models.local import Pending
@@ -25,6 +25,7 @@ from outcross.types import Example, Prompt, Request, Response, Turn
 
 if TYPE_CHECKING:
     from outcross.models.tokens import Tokens
+    from outcross.train.adapter import Adapter
 
 __all__ = ["Lora", "Machine", "TorchLM", "from_config", "torch_lm"]
 WINDOW = 512  # turns scored together: sorted by length, and all that `log_probs` holds
@@ -37,7 +38,12 @@ class TorchLM:
     Threads may share it: each has its own list of submitted requests, and one computes at a time.
 
     `skipped`: ids of the examples that the fit this model came from left out because they were too long.
+    `adapter`: what that fit added, where it was one of low rank; it is part of the weights already.
+    `client_version`: of the way tokens are drawn. It is part of a journal's keys and is raised when equal requests to equal weights
+        would draw other tokens.
     """
+
+    client_version: ClassVar[str] = "1"
 
     def __init__(
         self, model: Any, tokens: Tokens, *, machine: Machine, lora: Lora | None, depth: int, skipped: tuple[str, ...] = ()
@@ -47,6 +53,7 @@ class TorchLM:
         self._id: str | None = None
         self._lock = threading.RLock()
         self._pending = Pending()
+        self.adapter: Adapter | None = None
 
     @property
     def id(self) -> str:
@@ -84,7 +91,12 @@ class TorchLM:
         return self._pending.add(request)
 
     def flush(self) -> None:
-        """Answer what this thread has submitted. Equal lists of requests get equal answers on equal machines."""
+        """Answer what this thread has submitted; each future is resolved as soon as its own answer is complete.
+
+        Equal lists of requests get equal answers on equal machines. A sample's random numbers depend on its request's seed and its own
+        index alone; what else is in the batch changes its log-probabilities by rounding, and with that, rarely, a token: where two are
+        within rounding of the random number. An interruption (Ctrl-C) is raised; complete answers stay.
+        """
         from outcross.models.answer import Answerer
 
         pending = self._pending.take()
@@ -136,7 +148,7 @@ class TorchLM:
             source = self._open()
             rows = encode(examples, self._tokens, min(plan.max_length, context_length(source.config)))
             model = trainer.working_copy(source, lora=self.lora is not None)
-        trainer.train(
+        adapter = trainer.train(
             model,
             rows,
             plan=plan,
@@ -147,7 +159,7 @@ class TorchLM:
             autocast=source.device.type == "cuda" and self.machine.dtype != "float32",
             checkpointing=self.machine.gradient_checkpointing,
         )
-        return type(self)(
+        learnt = type(self)(
             model.to(source.dtype),
             self._tokens,
             machine=self.machine,
@@ -155,6 +167,8 @@ class TorchLM:
             depth=max(self.depth, rows.depth),
             skipped=tuple(rows.skipped),
         )
+        learnt.adapter = adapter
+        return learnt
 
     def save(self, folder: Path, /) -> None:
         """Write a plain Hugging Face folder (safetensors and tokenizer) and the depth beside it."""

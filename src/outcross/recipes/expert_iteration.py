@@ -7,7 +7,7 @@ from typing import Literal
 from outcross.curate.dedup import Dedup
 from outcross.errors import ConfigError
 from outcross.generate.draw import Draw
-from outcross.recipe import Bench, Learn, Mixture, Phase, Recipe
+from outcross.recipe import Admit, Bench, Learn, Mixture, Phase, Recipe
 from outcross.select import All, Sample
 from outcross.stages import FitPlan, Verifier
 from outcross.train.objectives import Imitate
@@ -28,6 +28,7 @@ def expert_iteration(
     plan: FitPlan = FitPlan(),
     mix: Mixture = Mixture(),
     start: Literal["champion", "first", "scratch"] = "champion",
+    admit: Admit = None,
 ) -> Recipe:
     """STaR (arXiv:2203.14465) and ReST-EM (arXiv:2312.06585) without rationalisation.
 
@@ -47,5 +48,6 @@ def expert_iteration(
         learn={"policy": Learn(Imitate(), plan, start)},
         mix=mix,
         rounds=rounds,
+        admit=admit,
     )
     return Recipe("expert_iteration", "arXiv:2203.14465, arXiv:2312.06585", bench, (phase,))

@@ -11,8 +11,10 @@ from outcross.engine.store import RunDir
 from outcross.errors import ConfigError
 from outcross.report import compare, sections
 from outcross.report import numbers as n
+from outcross.report.bill_part import bill_part
 from outcross.report.compare import Arm, Contrast, arms_of
 from outcross.report.element import Child, Html, clip, el, join
+from outcross.report.judges_part import judges_part
 from outcross.report.parts import fold
 from outcross.report.read import Reading, read_run
 from outcross.report.rounds import Limits, round_part
@@ -112,6 +114,9 @@ def run_sections(reading: Reading, limits: Limits) -> Iterator[Child]:
     yield from sections.overview(reading, limits.rows)
     yield from _rounds(reading, limits)
     yield from sections.mixtures(reading, limits.rows // 4)
+    yield from judges_part(reading)
+    yield from sections.tombstones(reading)
+    yield from bill_part(reading)
     yield from sections.costs(reading, limits.rows)
     yield from sections.environment(reading, limits.configuration)
 

@@ -78,6 +78,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
 
 
+def count_about(value: float) -> str:
+    """How many, about: a whole number with thousands separated."""
+    return f"{value:,.0f}"
+
+
 def large(value: float) -> str:
     """A count that only matters by its size: 1.24 M."""
     return _scaled(value, 1000, ("", " k", " M", " G", " T"))
@@ -106,6 +111,11 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def money(value: float) -> str:
+    """Money in the currency of the price list: cents, and of less than one at least three digits that matter."""
+    return f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.{2 - math.floor(math.log10(value))}f}"
 
 
 def plural(amount: int, noun: str) -> str:

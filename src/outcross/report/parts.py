@@ -10,7 +10,7 @@ from outcross.report.element import Child, Html, clip, el
 from outcross.report.intervals import Estimate
 
 CHIPS = {
-    **dict.fromkeys(("promoted", "pass", "better", "unchanged", "not below real"), "good"),
+    **dict.fromkeys(("promoted", "released", "pass", "better", "unchanged", "not below real"), "good"),
     **dict.fromkeys(("refused", "fail", "worse"), "bad"),
     **dict.fromkeys(("error", "nothing learnt", "ungated", "unclear"), "note"),
 }

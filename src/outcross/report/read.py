@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from outcross.engine.store import PRIMARY, RunDir
+from outcross.report.bill import Bill, read_bill
+from outcross.report.judges import JudgeFound, read_judges
 from outcross.report.record import Count, Manifest, Mixed, RoundRecord, read_manifest, read_metrics, read_round
 from outcross.report.tracks import Track, read_tracks
 from outcross.report.verdict import Tally, sentence
@@ -16,7 +19,8 @@ from outcross.report.verdict import Tally, sentence
 
 @dataclass(frozen=True)
 class RoundRow:
-    """One complete round in one line. Counts are samples; `made` were generated, `passed` is None without a verifier."""
+    """One complete round in one line. Counts are samples; `made` were generated, `passed` is None without a verifier, `rows` could be
+    released (None where that is not what the round was for)."""
 
     label: str
     outcome: str
@@ -29,6 +33,12 @@ class RoundRow:
     means: Mapping[str, float]
     reason: str
     gated: bool
+    rows: int | None = None
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the round was to teach a model."""
+        return self.rows is None and self.outcome != "data only"
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class Summary:
     @property
     def taught(self) -> tuple[str, ...]:
         """The labels of complete rounds that were to teach a model: the x axis of charts over rounds."""
-        return tuple(row.label for row in self.rounds if row.outcome != "data only")
+        return tuple(row.label for row in self.rounds if row.teaches)
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,16 @@ class Reading:
     summary: Summary
     costs: Costs
 
+    @cached_property
+    def judges(self) -> tuple[JudgeFound, ...]:
+        """What the scores on the record tell about their judges; reads the tables of rounds with a judge."""
+        return read_judges(self.run, self.rounds)
+
+    @cached_property
+    def bill(self) -> Bill | None:
+        """What models were asked and what it cost; None when nobody was asked. Raises `StoreError` when the journal cannot be read."""
+        return read_bill(self.run, self.manifest, self.rounds, self.costs.total.seconds, complete=self.summary.tally.over)
+
 
 def read_run(run: RunDir) -> Reading:
     """Raises `StoreError` when the folder is no run or its record is damaged."""
@@ -110,6 +130,7 @@ def _summary(run: RunDir, manifest: Manifest, rounds: Sequence[RoundRecord]) -> 
     headings = list(manifest.headings)
     if not tally.gated and not any("ungated" in heading.lower() for heading in headings):
         headings.append("ungated")
+    headings += [line for item in rounds for line in _alarms(item)]
     return Summary(
         manifest.name,
         run.root,
@@ -125,9 +146,17 @@ def _summary(run: RunDir, manifest: Manifest, rounds: Sequence[RoundRecord]) -> 
     )
 
 
+def _alarms(item: RoundRecord) -> list[str]:
+    """What happened in a round that a reader must know before any number."""
+    admission = item.admission
+    held = [] if admission is None or admission.decision == "accept" else [f"not admitted: {item.label}: {admission.reason}"]
+    return [*(f"divergence alarm in {item.label}: {line}" for line in item.alarms), *held]
+
+
 def tally_of(manifest: Manifest, rounds: Sequence[RoundRecord]) -> Tally:
     """How the rounds ended."""
-    ended = [item.outcome for item in rounds]
+    ended = [item.outcome for item in rounds if item.release is None]
+    releases = [item for item in rounds if item.release is not None]
     return Tally(
         manifest.planned,
         ended.count("promoted"),
@@ -137,6 +166,9 @@ def tally_of(manifest: Manifest, rounds: Sequence[RoundRecord]) -> Tally:
         sum(round_row(item).kept for item in rounds if item.outcome == "data only"),
         all(item.decision is None or item.decision.gated for item in rounds),
         _over(manifest, rounds),
+        len(releases),
+        sum(item.outcome == "released" for item in releases),
+        sum(item.release.rows for item in releases if item.release is not None and item.outcome == "released"),
     )
 
 
@@ -181,6 +213,7 @@ def round_row(item: RoundRecord) -> RoundRow:
         {name: found.candidate for name, found in item.measurements.items()},
         decision.reason if decision else "",
         decision.gated if decision else True,
+        item.release.rows if item.release is not None else None,
     )
 
 

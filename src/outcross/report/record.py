@@ -12,12 +12,12 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from outcross.engine.store import RoundDir, RunDir
+from outcross.engine.store import RoundDir, RunDir, read_json
 from outcross.errors import StoreError
 from outcross.types import Decision
 
 T = TypeVar("T")
-Outcome = Literal["promoted", "refused", "nothing learnt", "data only"]
+Outcome = Literal["promoted", "refused", "nothing learnt", "data only", "released", "no rows"]
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -87,6 +87,26 @@ class Found(msgspec.Struct, frozen=True):
     high: float | None = None
 
 
+class RowsFound(msgspec.Struct, frozen=True):
+    """What a probe found of a round's rows, of earlier releases and of real data; `low` and `high`: 95 % interval of the round's."""
+
+    round: float
+    items: int
+    release: float | None = None
+    real: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+
+
+class ReleaseFound(msgspec.Struct, frozen=True):
+    """The rows of a round that could be released: how many, of how many tasks, and what its probes found."""
+
+    rows: int
+    tasks: int
+    probes: Mapping[str, RowsFound] = {}
+
+
 class Holder(msgspec.Struct, frozen=True):
     """The candidate of a role, which holds it once the round is promoted."""
 
@@ -97,6 +117,24 @@ class Holder(msgspec.Struct, frozen=True):
 class VerifierRecord(msgspec.Struct, frozen=True):
     version: str
     ground: str = ""
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """What people decided about a round's batch: "accept", "reject", or "go on" while they have not."""
+
+    decision: str
+    reason: str = ""
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """A verifier's canaries before one batch: answers that had to pass, had to fail, or had to be left without a verdict, and did."""
+
+    before: str
+    verifier: str
+    version: str
+    gold: int
+    bad: int
+    other: int = 0
 
 
 class RoundRecord(msgspec.Struct, frozen=True):
@@ -113,9 +151,36 @@ class RoundRecord(msgspec.Struct, frozen=True):
     measurements: Mapping[str, Found] = {}
     decision: Decision | None = None
     champion: Mapping[str, Holder] = {}
+    release: ReleaseFound | None = None
+    admission: Admission | None = None
+    alarms: tuple[str, ...] = ()
     verifiers: Mapping[str, VerifierRecord] = {}
+    canaries: tuple[Tried, ...] = ()
     stages: Mapping[str, str] = {}
     files: Mapping[str, str] = {}
+
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of each probe that measured anything."""
+        rows = self.release.probes if self.release is not None else {}
+        return {name: found.unit for probes in (self.measurements, rows) for name, found in probes.items()}
+
+
+class Tombstone(msgspec.Struct, frozen=True):
+    """One file of `tombstones/`: why, and which samples and examples are not learnt from any more."""
+
+    reason: Mapping[str, Any]
+    records: tuple[str, ...]
+
+    @property
+    def told(self) -> str:
+        """Why, in words."""
+        reason = self.reason
+        if "recall" not in reason:
+            return ", ".join(f"{name} {value}" for name, value in reason.items())
+        version = f" before version {reason['before']}" if reason.get("before") else ""
+        stand = f"; {reason['stand']:,} samples were verified anew and stand" if reason.get("stand") else ""
+        return f"recall of {reason['recall']}{version}{stand}"
 
 
 class RecipeRecord(msgspec.Struct, frozen=True):
@@ -133,6 +198,7 @@ class PhaseRecord(msgspec.Struct, frozen=True):
     mixture: Any = None
     gate: str | None = None
     probes: tuple[str, ...] = ()
+    release: Any = None
 
 
 class FirstModel(msgspec.Struct, frozen=True):
@@ -188,6 +254,12 @@ def read_manifest(run: RunDir) -> Manifest:
 def read_round(found: RoundDir) -> RoundRecord:
     """Raises `StoreError` when the record is damaged."""
     return _typed(found.record, RoundRecord, found.record_path)
+
+
+def read_tombstones(run: RunDir) -> Iterator[Tombstone]:
+    """Recalls and reviews, in the order in which they came. Raises `StoreError` when one is damaged."""
+    for path in sorted((run.root / "tombstones").glob("*.json")):
+        yield _typed(read_json(path), Tombstone, path)
 
 
 def read_metrics(run: RunDir) -> Iterator[Metric]:

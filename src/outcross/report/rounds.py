@@ -13,7 +13,7 @@ from outcross.report.figures import room, split_bar
 from outcross.report.lineage import SAMPLE
 from outcross.report.parts import chip, fold, legend, sample_card, table
 from outcross.report.read import turns_of
-from outcross.report.record import Count, Fit, Mixed, RoundRecord
+from outcross.report.record import Count, Fit, Mixed, RoundRecord, RowsFound
 from outcross.types import Check, Decision
 
 CARD = (*SAMPLE, "finished")
@@ -42,7 +42,14 @@ def round_part(item: RoundDir, found: RoundRecord, units: dict[str, str], limits
         " " if decision is None or decision.gated else [" ", chip("ungated")],
         el("span", clip(_short(found), 200), class_="soft") if decision else None,
     ]
-    body = [*_counts(found), *_fits(found), *_gate(decision, units), *_samples(item, limits), *_drops(item, limits)]
+    body = [
+        *_counts(found),
+        *_fits(found),
+        *_rows(found),
+        *_gate(decision, {**units, **found.units}),
+        *_samples(item, limits),
+        *_drops(item, limits),
+    ]
     return fold(title, body, open_=open_)
 
 
@@ -58,6 +65,9 @@ def _counts(found: RoundRecord) -> Iterator[Child]:
             yield el("p", f"inner turn {index}", class_="soft")
         yield table(["stage", "#in", "#kept", "#dropped", "#failed", "", "~of these"], map(_count, turn))
     yield legend([("s3", "kept"), ("s5", "dropped"), ("s2", "failed")])
+    if found.canaries:
+        told = (f"{item.verifier} {item.gold} gold and {item.bad} bad before {item.before}" for item in found.canaries)
+        yield el("p", f"Canaries, all judged as they must be: {', '.join(told)}.", class_="soft")
 
 
 def _count(count: Count) -> tuple[Child, ...]:
@@ -96,6 +106,26 @@ def _fit(fit: Fit) -> list[Child]:
     skipped = f", {n.plural(fit.skipped, 'example')} skipped as too long" if fit.skipped else ""
     text = f"Trained {n.plural(fit.steps, 'step')} on {n.plural(fit.examples, 'example')}{skipped}, from "
     return [text, el("code", n.short(fit.start)), " to ", el("code", n.short(fit.model)), f" (depth {fit.depth})."]
+
+
+def _rows(found: RoundRecord) -> Iterator[Child]:
+    """What the probes of a release found."""
+    if found.release is None:
+        return
+    yield el("h4", f"Rows: {n.plural(found.release.rows, 'row')} of {n.plural(found.release.tasks, 'task')}")
+    if found.release.probes:
+        yield table(
+            ["probe", "#this round", "#95 %", "#earlier releases", "#real data", "#tasks"], map(_rows_probe, found.release.probes.items())
+        )
+
+
+def _rows_probe(item: tuple[str, RowsFound]) -> tuple[Child, ...]:
+    name, found = item
+    interval = (
+        "" if found.low is None or found.high is None else f"{n.quantity(found.low, found.unit)} to {n.quantity(found.high, found.unit)}"
+    )
+    others = ("–" if value is None else n.with_unit(value, found.unit) for value in (found.release, found.real))
+    return n.words(name), n.with_unit(found.round, found.unit), interval, *others, n.count(found.items)
 
 
 def _gate(decision: Decision | None, units: dict[str, str]) -> Iterator[Child]:

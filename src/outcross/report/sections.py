@@ -7,12 +7,14 @@ from functools import partial
 from itertools import chain
 
 from outcross.engine.store import PRIMARY
+from outcross.errors import StoreError
 from outcross.report import numbers as n
+from outcross.report.bill import Bill
 from outcross.report.element import Child, Html, clip, el
 from outcross.report.figures import Bar, Mark, Series, line_chart, stacked_bars
 from outcross.report.parts import change_text, chip, figure, fold, interval, legend, table, tiles
 from outcross.report.read import Reading, RoundRow
-from outcross.report.record import Mixed, Part, VerifierRecord
+from outcross.report.record import Mixed, Part, VerifierRecord, read_tombstones
 from outcross.report.tracks import Point, Track
 
 ORIGINS = (
@@ -29,12 +31,27 @@ def tile_row(reading: Reading) -> Html:
     found = reading.summary
     cost = reading.costs.total
     items = [(_ends(track), n.words(track.probe)) for track in found.tracks[:3]]
-    items.append((f"{found.tally.promoted} of {found.tally.complete}", "rounds promoted"))
-    if cost.prompt_tokens + cost.completion_tokens:
-        items.append((n.large(cost.prompt_tokens + cost.completion_tokens), "tokens read and written"))
+    if found.tally.releases:
+        items.append((f"{found.tally.released} of {found.tally.releases}", "rounds released"))
+        items.append((n.count(found.tally.rows), "rows released"))
+    if found.tally.training or not found.tally.releases:
+        items.append((f"{found.tally.promoted} of {found.tally.complete}", "rounds promoted"))
+    bill = _bill(reading)
+    tokens = bill.prompt_tokens + bill.completion_tokens if bill else cost.prompt_tokens + cost.completion_tokens
+    if tokens:
+        items.append((n.large(tokens), "tokens read and written"))
+    if bill is not None and bill.money is not None:
+        items.append((n.money(bill.money), "money"))
     if cost.seconds:
         items.append((n.duration(cost.seconds), "in all steps"))
     return tiles(items)
+
+
+def _bill(reading: Reading) -> Bill | None:
+    try:
+        return reading.bill
+    except StoreError:  # the section of the bill tells why
+        return None
 
 
 def _ends(track: Track) -> str:
@@ -259,6 +276,18 @@ def costs(reading: Reading, most: int) -> Iterator[Child]:
         ],
     )
     yield fold("by round and step", body)
+
+
+def tombstones(reading: Reading) -> Iterator[Child]:
+    """What was recalled, in the order in which it was: why, and how many records."""
+    found = list(read_tombstones(reading.run))
+    if found:
+        yield el("h2", "Recalled")
+        yield el(
+            "p",
+            "Tombstoned records stay stored; no later mixture and no export holds them. Models that learnt from them before still have.",
+        )
+        yield table(["why", "#records"], [(clip(item.told, 200), n.count(len(item.records))) for item in found])
 
 
 def environment(reading: Reading, characters: int) -> Iterator[Child]:

@@ -24,15 +24,18 @@ class Tally:
     kept_samples: int = 0  # of data-only rounds
     gated: bool = True
     over: bool = True  # nothing is left to run
+    releases: int = 0  # rounds that were to release rows
+    released: int = 0
+    rows: int = 0  # of released rounds
 
     @property
     def complete(self) -> int:
-        return self.promoted + self.refused + self.nothing + self.data_only
+        return self.training + self.data_only + self.releases
 
     @property
     def training(self) -> int:
         """Complete rounds that were to teach a model."""
-        return self.complete - self.data_only
+        return self.promoted + self.refused + self.nothing
 
 
 def sentence(tally: Tally, tracks: Sequence[Track]) -> str:
@@ -52,6 +55,23 @@ def sentence(tally: Tally, tracks: Sequence[Track]) -> str:
 
 
 def _rounds(tally: Tally) -> str:
+    if tally.releases:
+        made = _releases(tally)
+        return made if not tally.training else f"{made}; {_taught(tally)}"
+    return _taught(tally)
+
+
+def _releases(tally: Tally) -> str:
+    gate = "" if tally.gated else "ungated: "
+    refused = tally.releases - tally.released
+    aside = f" ({refused} refused)" if refused and tally.released else ""
+    rows = f", {n.plural(tally.rows, 'row')}" if tally.released else ""
+    how = f"{tally.released} of {n.plural(tally.releases, 'round')}" if tally.released else f"none of {n.plural(tally.releases, 'round')}"
+    trained = "" if tally.training else ", and no model was trained"
+    return f"{gate}released {how}{aside}{rows}{trained}"
+
+
+def _taught(tally: Tally) -> str:
     if not tally.training:
         made = f"{n.plural(tally.data_only, 'round')} made {n.plural(tally.kept_samples, 'kept sample')}"
         return f"data only: {made}, and no model was trained"

@@ -80,11 +80,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def device_named(name: str) -> torch.device:
-    """The device for "auto", "cpu", "cuda" or "mps". Raises `ConfigError` for another, or one that is absent."""
+    """The device for "auto", "cpu", "cuda", "cuda:1" or "mps". Raises `ConfigError` for another, or one that is absent."""
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device("cuda" if present["cuda"] else "cpu")
-    if not present.get(name, False):
+    kind, colon, number = name.partition(":")
+    numbered = not colon or (kind == "cuda" and number.isdecimal() and int(number) < torch.cuda.device_count())
+    if not (present.get(kind, False) and numbered):
         found = ", ".join(kind for kind, there in present.items() if there)
-        raise ConfigError(f"device {name!r} cannot be used; here: auto, {found}. One of several GPUs is chosen with CUDA_VISIBLE_DEVICES.")
+        raise ConfigError(f"device {name!r} cannot be used; here: auto, {found} ({torch.cuda.device_count()} of cuda)")
     return torch.device(name)

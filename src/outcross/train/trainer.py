@@ -12,7 +12,7 @@ import random
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from outcross.errors import ModelError
 from outcross.stages import FitPlan, Seen
+from outcross.train.adapter import Adapter, taken
 from outcross.train.encode import Rows, optimiser_steps
 from outcross.train.forward import Batch, is_out_of_memory, log_probs, pad
 from outcross.train.losses import loss_function
@@ -177,8 +178,8 @@ def train(
     lora: Lora | None = None,
     autocast: bool = False,
     checkpointing: bool = False,
-) -> None:
-    """Train `model` in place on `rows`: all its weights, or adapters that are merged into them at the end.
+) -> Adapter | None:
+    """Train `model` in place on `rows`: all its weights, or adapters that are merged into them at the end, and returned.
 
     A fresh AdamW, the plan's schedule, gradient norm clipped to 1. Equal arguments give bitwise equal weights on a CPU
     with a fixed number of threads. The process's random generators are left as they were. Raises `ModelError`.
@@ -203,11 +204,13 @@ def train(
         if checkpointing:
             learner.activation_checkpointing_disable()
             learner.disable_input_require_grads()
+        adapter = None if lora is None else taken(learner)
         if lora is not None:
             learner.merge_and_unload()
     model.requires_grad_(True).zero_grad(set_to_none=True)
     model.config.use_cache = use_cache  # the Trainer switches it off, and it would be saved so
     model.eval()
+    return adapter
 
 
 def _arguments(folder: str, model: Any, plan: FitPlan, steps: int, seed: int) -> Any:
@@ -234,12 +237,16 @@ def _arguments(folder: str, model: Any, plan: FitPlan, steps: int, seed: int) ->
     return args
 
 
+def _numbers(device: torch.device) -> list[int]:
+    return [device.index or 0] if device.type == "cuda" else []
+
+
 @contextmanager
 def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Dropout draws from `seed`; the generators of the process, which the Trainer seeds, are put back."""
+    """Dropout draws from `seed`; the generators of the process, which the Trainer seeds, are put back. The Trainer takes the current GPU."""
     python, arrays = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []):
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext(), torch.random.fork_rng(devices=_numbers(device)):
             torch.manual_seed(seed)
             yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import ClassVar
 
 from outcross.errors import ConfigError
 from outcross.stages import Context, Stage
-from outcross.types import Ground, Group, Task
+from outcross.types import Canary, Ground, Group, Task
 from outcross.verify.each import PASS, Finding, scored
 
 _NUMBER = re.compile(
@@ -42,6 +43,16 @@ class Number(Stage):
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < float("inf"):
             raise ConfigError(f"number: tolerance is {self.tolerance}; it is a finite number, 0 or more")
+
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        task = Task("equal numbers", "How much is it?", "It is 1,200.50")
+        wrong = f"It is {1201 + 2 * math.ceil(self.tolerance)}.5, or so"
+        return (
+            Canary(task, ("So it costs $1200.5 in all.", wrong, "none"), ("pass", "fail", "fail")),
+            Canary(Task("no reference", "How much is it?"), ("1",), ("abstain",)),
+            Canary(Task("reference without a number", "How much is it?", "much"), ("1",), ("error",)),
+        )
 
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]:
         return scored(self, groups, self._judge)

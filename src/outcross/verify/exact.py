@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from outcross.errors import ConfigError
 from outcross.stages import Context, Stage
-from outcross.types import Ground, Group, Task
+from outcross.types import Canary, Ground, Group, Task
 from outcross.verify.each import PASS, Finding, scored
 
 
@@ -35,6 +35,14 @@ class Exact(Stage):
         except re.error as error:
             raise ConfigError(f"exact: pattern {self.pattern!r} is not a regular expression: {error}") from None
 
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        """With a `pattern` of no usual form only what must fail."""
+        right, wrong = wrapped(self.pattern, "42"), wrapped(self.pattern, "41") or "41"
+        task = Task("equal", "6*7=", "42")
+        known = Canary(task, (wrong,), ("fail",)) if right is None else Canary(task, (right, wrong), ("pass", "fail"))
+        return known, Canary(Task("no reference", "6*7="), (wrong,), ("abstain",))
+
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]:
         return scored(self, groups, self._judge)
 
@@ -57,3 +65,12 @@ def last_match(pattern: str, text: str) -> str | None:
         return None
     match = found[0]
     return match.group(1) if match.re.groups else match.group()
+
+
+_FORMS = ("{}", "#### {}", "\\boxed{{{}}}", "<answer>{}</answer>", "Answer: {}", "The answer is {}.", "**{}**", "[{}]", "({})", "`{}`")
+
+
+def wrapped(pattern: str, answer: str) -> str | None:
+    """A text of a usual form in which `pattern` finds `answer`, for canaries; None when it finds it in no such form."""
+    texts = (form.format(answer) for form in _FORMS)
+    return next((text for text in texts if not pattern or (last_match(pattern, text) or "").strip() == answer), None)

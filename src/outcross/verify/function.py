@@ -12,7 +12,7 @@ from typing import Any
 from outcross.recipe import fingerprint
 from outcross.stages import Context, Stage
 from outcross.text import prompt_text
-from outcross.types import Ground, Group, Sample, Score
+from outcross.types import Canary, Ground, Group, Sample, Score
 from outcross.verify.each import UNFINISHED, with_score
 
 Reward = Callable[..., list[float | None]]
@@ -27,12 +27,15 @@ class Function(Stage):
     `passes_at` or more passes; None abstains. NaN, infinity, another type, a list of another length and whatever it raises are *error*
     verdicts with the reason. Answers that were cut off are not passed on to it and fail.
 
+    canaries: answers whose verdicts you know, good and bad ones, for example `{task: {id: sum, prompt: "2+2=", answer: "4"}, answers: ["4",
+        "5"], expected: [pass, fail]}`; the function is tried on them before every batch.
     ground: what the function's verdict rests on. Say "judged" if it asks a model: the gate then needs another probe.
     """
 
     function: Reward
     passes_at: float = 1.0
     ground: Ground = "exact"
+    canaries: tuple[Canary, ...] = ()
 
     @property
     def name(self) -> str:

@@ -13,10 +13,10 @@ from typing import ClassVar
 
 from outcross.errors import ConfigError, MissingExtra
 from outcross.stages import Context, Stage
-from outcross.types import Ground, Group, Task
-from outcross.verify.ahead import known, scored_ahead
+from outcross.types import Canary, Ground, Group, Task
+from outcross.verify.ahead import known
 from outcross.verify.each import PASS, Finding
-from outcross.verify.math_pool import BATCH, Workers
+from outcross.verify.workers import Job, Workers, scored_by_workers
 
 _WRAPPED = re.compile(r"\\boxed\{([^{}]{1,40}|\\[dt]?frac\{[0-9]{1,8}\}\{[0-9]{1,8}\})\}")
 _PLAIN = re.compile(r"(-?)(?:(0|[1-9][0-9]{0,8})|([1-9][0-9]{0,2}(?:,[0-9]{3}){1,2}))(?:\.([0-9]{1,5}))?")
@@ -41,7 +41,7 @@ class Math(Stage):
     `\boxed{}`, or use `number` where these matter.
 
     seconds: of CPU time an answer (at most ten times as long on the clock); beyond them its worker is killed and the verdict is the *error* "timeout", never a fail.
-    memory_mb: address space of a worker; beyond it the verdict is the *error* "out of memory".
+    memory_mb: address space of a worker beyond its start; above it the verdict is the *error* "out of memory".
 
     An answer of more than 50,000 characters fails, and so does one that was cut off. A task without a reference answer is abstained
     on; a reference that cannot be read is an *error*. Needs the extra `math`.
@@ -57,27 +57,31 @@ class Math(Stage):
         if self.memory_mb < 512:
             raise ConfigError(f"math: memory_mb is {self.memory_mb}; math-verify itself needs 512")
 
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        """Numbers, which are decided here, and expressions, which a worker decides."""
+        return (
+            Canary(Task("equal numbers", "1/2 = ?", "0.5"), (r"\boxed{\frac{1}{2}}", "0.25"), ("pass", "fail")),
+            Canary(
+                Task("equal expressions", "(x+1)^2 = ?", "$x^2+2x+1$"), ("$(x+1)^2$", "$(x+2)^2$", "who knows"), ("pass", "fail", "fail")
+            ),
+            Canary(Task("no reference", "1/2 = ?"), ("0.5",), ("abstain",)),
+        )
+
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]:
         """Raises `MissingExtra`, before anything is read, when math-verify is not installed."""
         if find_spec("math_verify") is None:
             raise MissingExtra("math-verify", "math", "the verifier `math`")
-        return self._stream(groups)
+        return scored_by_workers(self, groups, Job("math_worker", self.memory_mb * 2**20, self.seconds), _ask)
 
-    def _stream(self, groups: Iterable[Group]) -> Iterator[Group]:
-        workers = Workers(self.memory_mb * 2**20, self.seconds)
 
-        def ask(task: Task, text: str) -> Future[Finding]:
-            if task.answer is None:
-                return known(("abstain", "the task has no reference answer", ""))
-            if len(text) > _LONGEST:
-                return known(("fail", "the answer is too long", f"{len(text)} characters"))
-            finding = at_once(task.answer, text)
-            return known(finding) if finding else workers.submit(task.answer, text)
-
-        try:
-            yield from scored_ahead(self, groups, ask, 2 * BATCH * workers.size)
-        finally:
-            workers.close()
+def _ask(workers: Workers, task: Task, text: str) -> Future[Finding]:
+    if task.answer is None:
+        return known(("abstain", "the task has no reference answer", ""))
+    if len(text) > _LONGEST:
+        return known(("fail", "the answer is too long", f"{len(text)} characters"))
+    finding = at_once(task.answer, text)
+    return known(finding) if finding else workers.submit(task.answer, text)
 
 
 def at_once(gold: str, answer: str) -> Finding | None:

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 from outcross.errors import MissingExtra
 from outcross.stages import Context, Stage
-from outcross.types import Ground, Group, Task
+from outcross.types import Canary, Ground, Group, Task
 from outcross.verify.each import PASS, Finding, scored
-from outcross.verify.exact import last_match
+from outcross.verify.exact import last_match, wrapped
 
 _EVALUATES = frozenset({"string_insertion", "spiral_matrix", "binary_matrix", "n_queens"})
 _COMPUTES = frozenset({"puzzle24", "countdown"})
@@ -42,6 +42,16 @@ class ReasoningGymScorer(Stage):
 
     pattern: str = ""
     ground: ClassVar[Ground] = "exact"
+
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        """A sum of reasoning-gym's own. Raises `MissingExtra` where it is not installed."""
+        family, settings = "chain_sum", '{"seed": 1, "size": 1}'
+        entry = _entry(family, settings, 0)
+        right, wrong = (wrapped(self.pattern, str(int(entry["answer"]) + off)) for off in (0, 1))
+        task = Task("sum", entry["question"], columns=(("family", family), ("settings", settings), ("index", "0")))
+        known = () if right is None or wrong is None else (Canary(task, (right, wrong), ("pass", "fail")),)
+        return *known, Canary(Task("no family", entry["question"]), ("0",), ("abstain",))
 
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]:
         return scored(self, groups, self._judge)

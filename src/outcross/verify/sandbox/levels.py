@@ -18,7 +18,7 @@ Level = Literal["process", "namespaces", "container by command"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
 _INSIDE = "outcross.verify.sandbox.inside"
-_MODULES = ("wire", "confine", "seccomp", "program", "keeper", "tester", "server")
+_MODULES = ("wire", "confine", "seccomp", "program", "keeper", "commands", "tester", "server")
 _START = f"""\
 import json, os, sys, types
 def exactly(size):

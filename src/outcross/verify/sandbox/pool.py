@@ -122,10 +122,11 @@ class Sandbox:
 
 
 class Pool:
-    """As many sandboxes as usable cores, one a thread; `submit` never blocks and `close` leaves nothing behind."""
+    """Two sandboxes for each usable core, one a thread, since one waits for the kernel's namespaces while another's program runs;
+    `submit` never blocks and `close` leaves nothing behind."""
 
     def __init__(self, level: Level, limits: Limits, command: tuple[str, ...] = ()) -> None:
-        self.size = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.size = 2 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
         self._level, self._limits, self._command = level, limits, command
         self._threads = ThreadPoolExecutor(self.size, "sandbox")
         self._own = threading.local()

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 from outcross.verify.sandbox.inside import confine, seccomp
-from outcross.verify.sandbox.inside.program import run_script, serve_calls
+from outcross.verify.sandbox.inside.program import run_command, run_script, serve_calls
 
 
 def keep(line: socket.socket, *, seconds: int, memory: int, processes: int, fresh: bool, filtered: bool) -> None:
@@ -51,6 +51,8 @@ def _become(order: str, line: socket.socket, descriptors: list[int], filtered: b
         source, stdin, stdout = descriptors
         if order == "calls":
             serve_calls(source, stdout)
+        elif order == "command":
+            run_command(source, stdin, stdout)
         else:
             run_script(source, stdin, stdout)
         code = 0

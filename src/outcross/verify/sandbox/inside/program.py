@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import os
 import random
+import signal
 import sys
 import types
 from typing import Any
@@ -69,6 +70,19 @@ def run_script(source: int, stdin: int, stdout: int) -> None:
     code = compile(text, "program.py", "exec")
     exec(code, _module("__main__"))
     sys.stdout.flush()
+
+
+def run_command(source: int, stdin: int, stdout: int) -> None:
+    """Become another program: its words, folder, and whether errors are wanted with its output. Raises `OSError` when it is not there."""
+    message = receive(source)
+    folder, words = message["folder"], message["words"]
+    os.chdir(folder)
+    os.dup2(stdin, 0)
+    os.dup2(stdout, 1)
+    os.dup2(stdout if message["told"] else os.open(os.devnull, os.O_RDWR), 2)
+    os.closerange(3, 4096)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.execvpe(words[0], words, {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": folder, "TMPDIR": folder})
 
 
 def _module(name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import tempfile
 import types
 from typing import Any, NoReturn
 
+from outcross.verify.sandbox.inside.commands import missing, prepared
 from outcross.verify.sandbox.inside.wire import TooMuch, Unsendable, decode, encode, receive, send
 
 Finding = tuple[str, str, str]
@@ -242,17 +243,32 @@ def _ended(ending: dict[str, Any], request: dict[str, Any]) -> Finding | None:
 
 def by_cases(keeper: Keeper, request: dict[str, Any]) -> Finding:
     """Run the program once a case, with its input, and compare what it prints: trailing white space of lines and of the text apart."""
+    if "language" not in request:
+        return _by_cases(keeper, request, "script", request["program"])
+    if name := missing(request["language"]):
+        return "error", "a command of the language is not in the sandbox", name[:_SHOWN]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        commands = prepared(request["language"], request["program"], folder)
+        return _built(keeper, request, commands["build"]) or _by_cases(keeper, request, "command", commands["run"])
+
+
+def _built(keeper: Keeper, request: dict[str, Any], command: dict[str, Any] | None) -> Finding | None:
+    """Why the program cannot be built; None when it was."""
+    if command is None:
+        return None
+    said = _run(keeper, "command", command, b"", _MARGIN)
+    if said is None:
+        return "fail", "output beyond the limit", "while it was built"
+    ending = keeper.ending()
+    if failed := _ended(ending, request):
+        return failed[0], failed[1], f"while it was built: {failed[2]}"
+    told = said.decode("utf-8", "replace").replace(f"{command['folder']}/", "")
+    return ("fail", "the program does not compile", told.strip()[:_SHOWN]) if ending["status"] else None
+
+
+def _by_cases(keeper: Keeper, request: dict[str, Any], order: str, message: Any) -> Finding:
     for number, (given, expected) in enumerate(request["cases"]):
-        with tempfile.TemporaryFile() as stdin:
-            stdin.write(given.encode())
-            stdin.flush()
-            source, feed = os.pipe()
-            output, there = os.pipe()
-            os.lseek(stdin.fileno(), 0, os.SEEK_SET)
-            keeper.start("script", source, os.dup(stdin.fileno()), there)
-        send(feed, request["program"])
-        os.close(feed)
-        said = _bounded(output, len(expected.encode()) + _MARGIN)
+        said = _run(keeper, order, message, given.encode(), len(expected.encode()) + _MARGIN)
         if said is None:
             return "fail", "output beyond the limit", f"case {number}"
         ending = keeper.ending()
@@ -264,6 +280,19 @@ def by_cases(keeper: Keeper, request: dict[str, Any]) -> Finding:
         if lines(text) != lines(expected):
             return "fail", "wrong output", f"case {number}: {text[:_SHOWN]!r}"
     return "pass", "", ""
+
+
+def _run(keeper: Keeper, order: str, message: Any, given: bytes, most: int) -> bytes | None:
+    """What the program prints on this input; None when that is more than `most` bytes."""
+    with tempfile.TemporaryFile() as stdin:
+        stdin.write(given)
+        stdin.seek(0)
+        source, feed = os.pipe()
+        output, there = os.pipe()
+        keeper.start(order, source, os.dup(stdin.fileno()), there)
+    send(feed, message)
+    os.close(feed)
+    return _bounded(output, most)
 
 
 def lines(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Disposable workers for math-verify: batches go there, a worker that hangs or dies is killed and replaced."""
+"""Disposable workers for what may hang or eat memory: batches go there, a worker that does not answer is killed and replaced."""
 
 from __future__ import annotations
 
@@ -10,25 +10,43 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from outcross.verify.each import Finding
+from outcross.types import Group, Task
+from outcross.verify.ahead import scored_ahead
+from outcross.verify.each import Finding, Labelled
 
-BATCH = 16  # answers a trip
-_START = 120.0  # seconds to import math-verify on a busy machine
+_BATCH = 16  # answers a trip
+_START = 120.0  # seconds to start on a busy machine
 _LONGEST = 65_536  # bytes of one reply
 
-Pair = tuple[str, str]
+Item = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker does: the module that it runs (see `worker.py`), with what settings (JSON), and what it may use.
+
+    memory: bytes of address space beyond its start. seconds: of CPU time an item, and at most ten times as long on the clock.
+    """
+
+    module: str
+    memory: int
+    seconds: float
+    settings: Any = None
 
 
 class Worker:
-    """One process with math-verify in it. Used by one thread at a time."""
+    """One process at one job. Used by one thread at a time. Raises `OSError` when it cannot be started, with what it said."""
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, job: Job) -> None:
+        self._job = job
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "outcross.verify.math_worker", str(memory)],
+            [sys.executable, "-P", "-m", f"outcross.verify.{job.module}", str(job.memory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -37,33 +55,42 @@ class Worker:
         )
         self._pending = b""
         try:
-            self._line(_START)
+            self._send(job.settings)
+            said = json.loads(self._line(_START))
         except (EOFError, TimeoutError):
+            said = ["refused", "it did not start"]
+        if said != ["ready"]:
             self.close()
-            raise OSError("a worker for math-verify did not start") from None
+            raise OSError(said[1])
 
-    def judge(self, pairs: Sequence[Pair], seconds: float) -> list[Finding]:
-        """Findings for `pairs`, in order. Fewer than asked: the last one ended the worker, which is closed; ask a new one the rest."""
+    def judge(self, items: Sequence[Item]) -> list[Finding]:
+        """Findings for `items`, in order. Fewer than asked: the last one ended the worker, which is closed; ask a new one the rest."""
         found: list[Finding] = []
-        assert self._process.stdin is not None
-        message = memoryview(json.dumps(pairs).encode() + b"\n")
-        try:
-            while message:
-                message = message[self._process.stdin.write(message) :]
-        except BrokenPipeError:
-            pass
-        while len(found) < len(pairs):
+        self._send(items)
+        while len(found) < len(items):
             try:
-                verdict, reason, evidence = json.loads(self._reply(seconds))
-            except (EOFError, TimeoutError) as error:
-                late = isinstance(error, TimeoutError)
+                verdict, reason, evidence = json.loads(self._reply(self._job.seconds))
+            except TimeoutError:
                 self.close()
-                return [*found, ("error", "timeout", f"no verdict within {seconds:g} s") if late else ("error", "the worker died", "")]
+                return [*found, ("error", "timeout", f"no verdict within {self._job.seconds:g} s")]
+            except EOFError:
+                self.close()
+                return [*found, ("error", "the worker died", "")]
             found.append((verdict, reason, evidence))
             if reason == "out of memory":  # what it holds may be half made
                 self.close()
                 return found
         return found
+
+    def _send(self, message: Any) -> None:
+        """Write one line; who reads the answer hears of a worker that is gone."""
+        assert self._process.stdin is not None
+        view = memoryview(json.dumps(message).encode() + b"\n")
+        try:
+            while view:
+                view = view[self._process.stdin.write(view) :]
+        except BrokenPipeError:
+            pass
 
     def _reply(self, seconds: float) -> bytes:
         """The next line. Raises `TimeoutError` after `seconds` of the worker's CPU time, or ten times as long on the clock: a busy
@@ -119,30 +146,30 @@ class Worker:
 
 
 class Workers:
-    """As many workers as usable cores, started with the first answer that needs one."""
+    """As many workers as usable cores, started with the first items that need them."""
 
-    def __init__(self, memory: int, seconds: float) -> None:
+    def __init__(self, job: Job) -> None:
         self.size = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._memory, self._seconds = memory, seconds
-        self._asked: queue.SimpleQueue[tuple[Pair, Future[Finding]] | None] = queue.SimpleQueue()
+        self._job = job
+        self._asked: queue.SimpleQueue[tuple[Item, Future[Finding]] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._workers: dict[int, Worker] = {}
         self._stopped = False
 
-    def submit(self, gold: str, answer: str) -> Future[Finding]:
-        """Judge one answer; it travels with others that are waiting."""
+    def submit(self, *item: str) -> Future[Finding]:
+        """Judge one item; it travels with others that are waiting."""
         if len(self._threads) < self.size:
             thread = threading.Thread(target=self._serve, args=(len(self._threads),), daemon=True)
             self._threads.append(thread)
             thread.start()
         future: Future[Finding] = Future()
-        self._asked.put(((gold, answer), future))
+        self._asked.put((item, future))
         return future
 
     def _serve(self, place: int) -> None:
         while (first := self._asked.get()) is not None and not self._stopped:
             batch = [first]
-            while len(batch) < BATCH:
+            while len(batch) < _BATCH:
                 try:
                     more = self._asked.get_nowait()
                 except queue.Empty:
@@ -153,13 +180,13 @@ class Workers:
                 batch.append(more)
             self._judge(place, batch)
 
-    def _judge(self, place: int, batch: list[tuple[Pair, Future[Finding]]]) -> None:
+    def _judge(self, place: int, batch: list[tuple[Item, Future[Finding]]]) -> None:
         while batch and not self._stopped:
             try:
                 worker = self._workers.get(place)
                 if worker is None or worker.closed:
-                    worker = self._workers[place] = Worker(self._memory)
-                found = worker.judge([pair for pair, _ in batch], self._seconds)
+                    worker = self._workers[place] = Worker(self._job)
+                found = worker.judge([item for item, _ in batch])
             except Exception as error:  # the caller waits for these futures
                 found = [("error", "no worker could be used", f"{type(error).__name__}: {error}"[:200])] * len(batch)
             for (_, future), finding in zip(batch, found):
@@ -177,3 +204,14 @@ class Workers:
             thread.join()
         for worker in self._workers.values():
             worker.close()
+
+
+def scored_by_workers(
+    verifier: Labelled, groups: Iterable[Group], job: Job, ask: Callable[[Workers, Task, str], Future[Finding]]
+) -> Iterator[Group]:
+    """As `scored_ahead`, with workers that start when first asked and end with the stream."""
+    workers = Workers(job)
+    try:
+        yield from scored_ahead(verifier, groups, lambda task, text: ask(workers, task, text), 2 * _BATCH * workers.size)
+    finally:
+        workers.close()

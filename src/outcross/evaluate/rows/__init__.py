@@ -1,0 +1,1 @@
+"""Probes of releases: they measure a set of rows, not a model."""

@@ -1,0 +1,1 @@
+"""Gates of releases: they compare sets of rows, not models."""
