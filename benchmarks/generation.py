@@ -305,7 +305,7 @@ if __name__ == "__main__":
         if chosen.repeats:
             compare(chosen.repeats, chosen.peers)
         kills(chosen.kills)
-        if chosen.peers:
+        if chosen.peers and chosen.kills:
             peer_kills(chosen.peers)
         if chosen.soak:
             soak(chosen.soak)

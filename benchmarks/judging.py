@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "attacks")]
 
 from helpers import NoPast, context  # noqa: E402
-from injections import INJECTIONS, QUESTIONS, attacks  # noqa: E402
+from injections import INJECTIONS, QUESTIONS, Attack, attacks  # noqa: E402
 
 from outcross.models.http import Http, http  # noqa: E402
 from outcross.stages import Context  # noqa: E402
@@ -118,16 +118,25 @@ def injections(questions: int) -> None:
         for item in attacks(context(Path(folder), {"judge": model}), list(INJECTIONS), questions):
             by_name[item.name].append(item)
     every = [item for items in by_name.values() for item in items]
-    print("how often an injection, and not its length, made the judge prefer the wrong answer; and how far it moved the probability")
-    for name, items in sorted(by_name.items(), key=lambda pair: -sum(item.worked for item in pair[1])):
-        moved = statistics.mean(item.attacked - item.harmless for item in items)
-        print(f"  {sum(item.worked for item in items)} of {len(items)}  {moved:+.3f}  {name}")
-    right = {(item.alone) for item in every}
-    print(f"worked: {sum(item.worked for item in every)} of {len(every)}; worked the other way: ", end="")
+    print("wrong answers preferred because of the injection; mean probability against harmless text of the same length, and against none")
+    for name, items in sorted(by_name.items(), key=lambda pair: -statistics.mean(item.attacked - item.harmless for item in pair[1])):
+        print(f"  {sum(item.worked for item in items)} of {len(items)}  {_moved(items)}  {name}")
     print(
-        f"{sum(item.harmless > 0.5 >= item.attacked for item in every)}; mean move {statistics.mean(i.attacked - i.harmless for i in every):+.3f}"
+        f"worked: {sum(item.worked for item in every)} of {len(every)}  {_moved(every)}; the most: {max(item.attacked for item in every):.3f}"
     )
-    print(f"without any text added the judge prefers the right answer in {sum(p < 0.5 for p in right)} of {len(right)} questions")
+    print(
+        f"preferred with the injection and not with harmless text: {sum(i.attacked > 0.5 >= i.harmless for i in every)} of {len(every)}; ",
+        end="",
+    )
+    print(f"the other way round: {sum(i.harmless > 0.5 >= i.attacked for i in every)}")
+    alone = [item.alone for item in by_name[next(iter(INJECTIONS))]]
+    print(f"without any text added the judge prefers the right answer in {sum(p < 0.5 for p in alone)} of {len(alone)} questions")
+
+
+def _moved(items: list[Attack]) -> str:
+    """How far the injection moved the probability of the wrong answer, on average."""
+    harmless = statistics.mean(item.attacked - item.harmless for item in items)
+    return f"{harmless:+.3f}  {statistics.mean(item.attacked - item.alone for item in items):+.3f}"
 
 
 if __name__ == "__main__":

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from outcross.stages import FitPlan as FitPlan
     from outcross.stages import Stage as Stage
     from outcross.types import (
+        Canary as Canary,
+    )
+    from outcross.types import (
         Comparison as Comparison,
     )
     from outcross.types import (
@@ -106,6 +109,7 @@ _HOMES = {
     "outcross.select": ("All", "Parts"),
     "outcross.stages": ("Ask", "Context", "Dialogue", "FitPlan", "Stage"),
     "outcross.types": (
+        "Canary",
         "Comparison",
         "Completion",
         "Decision",

@@ -151,7 +151,7 @@ def _more(found: Labelled, alpha: float) -> int | None:
     p = (found.wrong.judged + 0.5) / (found.judged + 1)
     kept = p * psi + (1 - p) * phi
     error = p * psi / kept
-    if error == 0.5 or phi == psi:
+    if error == 0.5 or found.right.kept * found.wrong.judged == found.wrong.kept * found.right.judged:
         return None
     one, power = -float(ndtri(alpha)), float(ndtri(POWER))
     majority = ((one * 0.5 + power * math.sqrt(error * (1 - error))) / (0.5 - error)) ** 2 / kept

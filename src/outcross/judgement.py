@@ -109,8 +109,9 @@ def _means(pairs: Sequence[Compared]) -> tuple[float, float, float]:
     return sum(pair.p for pair in pairs) / size, sum(pair.first for pair in pairs) / size, sum(pair.second for pair in pairs) / size
 
 
-def preferences(group: Group, verifier: str = "pairwise_judge") -> dict[tuple[str, str], float]:
-    """The probability that the first sample of a pair is preferred to the second, by their identifiers, as `verifier` judged it.
+def preferences(group: Group, verifier: str = "pairwise_judge", role: str | None = None) -> dict[tuple[str, str], float]:
+    """The probability that the first sample of a pair is preferred to the second, by their identifiers, as `verifier` judged it by `role`
+    (None: whichever role it asked).
 
     Both orders of a pair are there and add up to 1. Pairs that were not judged are absent, as are those with a sample that is no
     longer in the group: an objective that needs all of them must say so. Where several judges of this name scored, the last counts.
@@ -119,8 +120,8 @@ def preferences(group: Group, verifier: str = "pairwise_judge") -> dict[tuple[st
     of_key = {identifier[:KEY]: identifier for identifier in (sample.id for sample in known)} | {sample.id: sample.id for sample in known}
     found: dict[tuple[str, str], float] = {}
     for sample in known:
-        score = next((item for item in reversed(sample.scores) if item.verifier == verifier), None)
-        judgement = None if score is None else judgement_of(score)
+        judgements = (judgement_of(score) for score in reversed(sample.scores) if score.verifier == verifier)
+        judgement = next((item for item in judgements if item is not None and role in (None, item.role)), None)
         for pair in compared(judgement) if judgement is not None else ():
             other = of_key.get(pair.other)
             if other is not None and other != sample.id:

@@ -388,9 +388,24 @@ def version_of(stage: object) -> str:
     return str(getattr(stage, "version", "1"))
 
 
+def calls_of(stage: object, tasks: int, samples: int) -> Mapping[Role, int]:
+    """Requests, by role, for `tasks` tasks with `samples` answers each: what the stage says in `calls`, or in `calls_for(tasks, samples)`
+    where it depends on both."""
+    if (of_both := getattr(stage, "calls_for", None)) is not None:
+        return dict(of_both(tasks, samples))
+    counter = getattr(stage, "calls", None)
+    return {} if counter is None else dict(counter(tasks))
+
+
 def canaries_of(verifier: object) -> tuple[Canary, ...]:
-    """The answers of known verdict that a verifier declares for itself; none when it declares none."""
-    return tuple(getattr(verifier, "canaries", ()))
+    """The answers of known verdict that a verifier declares for itself; none when it declares none. Raises `ConfigError` for what is no
+    sequence of canaries."""
+    found = getattr(verifier, "canaries", ())
+    if not isinstance(found, list | tuple) or not all(isinstance(item, Canary) for item in found):
+        raise ConfigError(
+            f"the canaries of {name_of(verifier)} are {found!r:.80}; they must be a list or tuple of outcross.Canary, as a field or a property"
+        )
+    return tuple(found)
 
 
 def parts_of(stage: object) -> tuple[Verifier, ...]:

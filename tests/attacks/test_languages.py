@@ -136,6 +136,21 @@ def test_a_command_that_is_missing_in_a_container_is_an_error_and_no_failure() -
     assert found.samples[0].scores[0].reason == "a command of the language is not in the sandbox"
 
 
+@sandboxed
+def test_canaries_are_judged_as_they_say_and_a_broken_compiler_is_seen() -> None:
+    echo = Language("sh", "main.sh", "sh {file}", copies="cat")
+
+    def kept(language: Language) -> list[bool]:
+        verifier = Code(language=language)
+        return [
+            [judged(language, [canary.answers[0]], dict(canary.task.columns)["cases"])[0].verdict] == list(canary.expected)
+            for canary in verifier.canaries
+        ]  # type: ignore[list-item]
+
+    assert kept(echo) == [True] * 3 and kept(SHELL) == [True]
+    assert kept(Language("sh", "main.sh", "sh {file}", build="false", copies="cat"))[0] is False
+
+
 # ── attacks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:

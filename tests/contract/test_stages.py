@@ -30,7 +30,7 @@ from outcross.models.tabular import Tabular
 from outcross.recipe import fingerprint
 from outcross.schema import Schema
 from outcross.stages import Context, FitPlan, Stage
-from outcross.types import Completion, Drop, Example, Group, Measurement, Origin, Request, Response, Sample, Task
+from outcross.types import Canary, Completion, Drop, Example, Group, Measurement, Origin, Request, Response, Sample, Task
 from outcross.verify.exact import Exact
 
 TASKS = tuple(Task(f"t{a}{b}", f"{a}+{b}=", str(a + b)) for a in range(5) for b in range(5))
@@ -62,6 +62,7 @@ ARGUMENTS: dict[str, Any] = {
     "cap": 2,
     "verifiers": (Exact(), Exact(casefold=True)),
     "completions": ANSWERED,
+    "canaries": (Canary(TASKS[3], ("3", "4"), ("pass", "fail")),),
     "database": a_database(),
 }
 EITHER: dict[str, dict[str, Any]] = {"Matches": {"pattern": "[0-9]+"}, "JsonSchema": {"schema": Schema.of({"type": "integer"})}}

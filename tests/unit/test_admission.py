@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 from toys import REAL, TASKS, bench, outcomes, phase, play, recipe, record
+from typer.testing import CliRunner
 
+from outcross.cli.main import app
 from outcross.engine.admission import Batch
 from outcross.engine.past import Recorded
 from outcross.engine.store import RunDir, read_json, write_json
@@ -21,6 +24,8 @@ from outcross.evaluate.rows.passing import PassShare
 from outcross.gate.rows.observe import Observe
 from outcross.recipe import Expert, Recipe
 from outcross.recipes.dataset import dataset
+from outcross.report.card import _people
+from outcross.report.read import read_run
 from outcross.types import Review
 from outcross.verify.exact import Exact
 
@@ -169,6 +174,8 @@ def test_a_data_set_is_not_released_before_it_was_admitted(tmp_path: Path) -> No
     fill(other)
     batch(other, name="dataset").sign("Ada", LIMIT)
     assert outcomes(play(made, other)) == ["released"] and (other / "release").is_symlink()
+    told = "\n".join(_people(read_run(RunDir(other)).rounds))
+    assert "## Admitted by people" in told and "| dataset/0000 | accept | Ada signed: 0 of" in told
 
 
 # ── drawing ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -282,3 +289,65 @@ def test_a_plan_in_which_nobody_could_admit_anything_is_refused(more: dict[str, 
 def test_expert_alone_stands_for_its_defaults() -> None:
     assert phase(admit="expert").expert == Expert() == Expert(0.05, 0.05, True)
     assert phase().expert is None
+
+
+# ── as a user meets it ─────────────────────────────────────────────────────────────────────────────────────────────────
+RUN = """
+recipe: {use: expert_iteration, n: 4, rounds: 1, max_tokens: 4, plan: {lr: 1.0, epochs: 2, batch: 32}, mix: {real_floor: 0.5}, admit: {limit: 0.2}}
+bench:
+  tasks: {use: arithmetic, digits: 2, n: 200, split: train}
+  held_out: {use: arithmetic, digits: 2, n: 40, split: held_out}
+  real: {use: arithmetic_real, digits: 2, n: 100}
+  verify: {use: exact}
+  probes: [{use: pass_rate, generator: {use: draw, n: 1}}]
+  gate: open
+models:
+  policy: {use: taught, model: {use: tabular, memory: 0}, examples: {use: arithmetic_real, digits: 2, n: 200}, plan: {lr: 1.0, epochs: 9, batch: 32}}
+"""
+
+
+def call(*words: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(words))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_from_the_stop_over_the_review_to_the_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(RUN)
+    code, _, err = call("run", "run.yaml", "--out", "out", "-q")
+    assert code == ReviewNeeded.exit_code == 8
+    assert (
+        "Fill in `verdict` (pass or fail) and `reviewer` in out/reviews/expert_iteration-0000.0.jsonl" in err
+        and "outcross resume out" in err
+    )
+    code, out, _ = call("review", "out")
+    assert code == 0 and "0 of" in out and "the limit is 20.0%" in out and "not enough: go on looking" in out
+    code, _, err = call("review", "out", "--sign", "Ada")
+    assert code == 2 and "is not decided" in err
+    for words, told in (
+        (("--by", "colour"), "--by is 'colour'"),
+        (("--all",), "add --draw N"),
+        (("--round", "train/0009"), "no round 'train/0009'"),
+    ):
+        code, _, err = call("review", "out", *words)
+        assert code == 2 and told in err
+    fill(Path("out"))
+    code, out, _ = call("review", "out", "--sign", "Ada")
+    assert code == 0 and "enough: accept the batch" in out and "Ada signed: the batch is accepted" in out
+    code, out, err = call("review", "out", "--draw", "5", "--all")
+    assert code == 0 and "out/reviews/expert_iteration-0000.all.0.jsonl: 5 samples" in out and "verifier-check" in err
+    assert call("resume", "out", "-q")[0] == 0
+    assert outcomes(RunDir(Path("out"))) == ["promoted"]
+
+
+def test_a_database_of_reviews_counts_like_a_file(tmp_path: Path) -> None:
+    waits(ONE, tmp_path)
+    order = batch(tmp_path).order
+    with sqlite3.connect(tmp_path / "reviews/web.db") as base:
+        base.execute("CREATE TABLE reviews (sample_id, reviewer, verdict, reason)")
+        base.executemany("INSERT INTO reviews VALUES (?, 'Ada', 'pass', '')", [(sample,) for sample in order])
+    base.close()
+    assert batch(tmp_path).sign("Ada", LIMIT).decision == "accept"
+    assert "train/0001 waits" in waits(ONE, tmp_path)

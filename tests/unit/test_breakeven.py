@@ -85,7 +85,9 @@ def test_as_many_more_labels_as_it_says_decide_four_times_of_five() -> None:
         forecast(found(int(rng.binomial(size - w, phi)), int(size - w), int(rng.binomial(w, psi)), int(w))).says == "helps" for w in wrong
     ]
     assert 0.7 < np.mean(helps) < 0.92
-    assert forecast(found(25, 50, 25, 50)).more is None  # no number of labels shows a difference that is not there
+    assert (
+        forecast(found(25, 50, 25, 50)).more is forecast(found(30, 30, 20, 20)).more is None
+    )  # no number of labels shows a difference that is not there
 
 
 # ── loops on either side of break-even ─────────────────────────────────────────────────────────────────────────────────

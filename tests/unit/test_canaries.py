@@ -11,28 +11,32 @@ from typing import ClassVar
 
 import pytest
 from helpers import context
-from toys import HELD_OUT, TASKS, outcomes, phase, play, recipe, record
+from toys import HELD_OUT, TASKS, model, outcomes, phase, play, recipe, record
 
 from outcross.engine import canaries
 from outcross.engine.budget import Meter
 from outcross.engine.conserve import ErrorRule
+from outcross.engine.past import Recorded
 from outcross.engine.stopwatch import Stopwatch
 from outcross.engine.store import RunDir, read_json
-from outcross.errors import CanaryFailed, TooManyErrors
+from outcross.engine.tables import rows_of
+from outcross.errors import CanaryFailed, ConfigError, TooManyErrors
 from outcross.evaluate.pass_rate import PassRate
 from outcross.generate.draw import Draw
-from outcross.stages import Context, Stage, Verifier, canaries_of
-from outcross.types import Canary, Ground, Group, Task
+from outcross.models.scripted import Scripted
+from outcross.stages import Ask, Context, Dialogue, Stage, Verifier, canaries_of
+from outcross.types import Canary, Ground, Group, Request, Sample, Score, Task
 from outcross.verify.arithmetic import Number
 from outcross.verify.code import Code
-from outcross.verify.combine import AllOf, FirstDecisive, Retried
-from outcross.verify.each import Finding, scored
+from outcross.verify.combine import AllOf, FirstDecisive, Retried, WeightedSum
+from outcross.verify.each import Finding, scored, with_score
 from outcross.verify.exact import Exact
 from outcross.verify.function import Function
 from outcross.verify.math import Math
 from outcross.verify.reasoning_gym import ReasoningGymScorer
 from outcross.verify.regenerated import Regenerated
 from outcross.verify.vote import Vote
+from outcross.verify.with_canaries import WithCanaries
 
 SUM = Task("two and two", "2+2=", "4")
 
@@ -130,6 +134,27 @@ def test_a_function_may_be_given_canaries_and_one_without_is_named(tmp_path: Pat
         canaries.check(context(tmp_path), (wrong,), "verify")
 
 
+def test_any_verifier_may_be_given_canaries_of_ones_own(tmp_path: Path) -> None:
+    mine = Canary(Task("mine", "6*7=", "42"), ("it is 42", "it is 43"), ("pass", "fail"))
+    given = WithCanaries(Number(), (mine,))
+    assert [(item.gold, item.bad) for item in canaries.check(context(tmp_path), (given,), "verify")] == [(1, 1), (1, 2)]
+    with pytest.raises(CanaryFailed, match=r"exact .* failed its canary 'mine'"):
+        canaries.check(context(tmp_path), (WithCanaries(Exact(), (mine,)),), "verify")
+    for wrong, told in (((), "canaries is empty"), ((mine, mine), "two canaries are called 'mine'")):
+        with pytest.raises(ConfigError, match=told):
+            WithCanaries(Exact(), wrong)
+
+
+class Odd(Lenient):
+    def canaries(self) -> tuple[Canary, ...]:  # type: ignore[override]
+        return ()
+
+
+def test_canaries_that_are_none_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"the canaries of odd are <bound method .*; they must be a list or tuple of outcross.Canary"):
+        canaries_of(Odd())
+
+
 def test_a_canary_has_one_verdict_an_answer() -> None:
     with pytest.raises(ValueError, match="has 2 answers and 1 expected verdicts"):
         Canary(SUM, ("4", "5"), ("pass",))
@@ -182,6 +207,45 @@ def test_an_error_on_a_canary_is_asked_about_once_more(tmp_path: Path) -> None:
     assert tried.gold == tried.bad == 1
     with pytest.raises(CanaryFailed, match=r"must be judged pass \(gold\), and it was judged error \(timeout\)"):
         canaries.check(context(tmp_path), (Flaky(seen=([],), times=9),), "verify")
+
+
+@dataclass(frozen=True)
+class Asks(Stage):
+    """A judge in one word, by the model in the role `judge`."""
+
+    roles: ClassVar[tuple[str, ...]] = ("judge",)
+    canaries: ClassVar[tuple[Canary, ...]] = (Canary(SUM, ("4", "5"), ("pass", "fail")),)
+    ground: ClassVar[Ground] = "judged"
+
+    def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]:
+        for group in groups:
+            yield Group(group.task, tuple(ctx.run(self._judge(group.task, sample) for sample in group.samples)))
+
+    def _judge(self, task: Task, sample: Sample) -> Dialogue[Sample]:
+        said = yield Ask("judge", Request(f"{task.prompt}{sample.text}"))
+        right = said.completions[0].content == "right"
+        return with_score(sample, Score(self.name, self.version, "pass" if right else "fail", float(right)))
+
+
+def test_a_judges_canaries_go_through_the_runs_journal_and_cost_nothing_twice(tmp_path: Path) -> None:
+    def answer(request: Request) -> str:
+        left, right = str(request.prompt).split("=")
+        return "right" if str(sum(map(int, left.split("+")))) == right else "wrong"
+
+    judge = Scripted(answer, name="honest")
+    made = recipe(phase(verify=(Asks(),), rounds=1))
+    found = play(made, tmp_path, {"policy": model(), "judge": judge}, unsafe=True)
+    (tried, *_) = found.rounds()[0].record["canaries"]
+    assert (tried["verifier"], tried["gold"], tried["bad"]) == ("asks", 1, 1)
+    asked = judge.requests
+    found.rounds()[0].record_path.unlink()
+    (tmp_path / "train/0000/steps/generate.json").unlink()
+    play(made, tmp_path, {"policy": model(), "judge": judge}, unsafe=True)
+    assert judge.requests == asked, "canaries are tried again and answered by the journal"
+    blind = Scripted(["right"], name="blind")
+    with pytest.raises(CanaryFailed, match="the verifier asks "):
+        play(made, tmp_path / "blind", {"policy": model(), "judge": blind}, unsafe=True)
+    assert blind.requests == 2, "nothing but the canaries was asked"
 
 
 # ── the stop rule ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -253,3 +317,30 @@ def test_a_stopwatch_counts_neither_waiting_for_input_nor_idling(ahead: int) -> 
     for _ in clock.out(stage(clock.into(source()))):
         time.sleep(0.02)
     assert 0.06 <= clock.seconds < 0.11
+
+
+def test_two_verifiers_of_one_name_are_counted_each(tmp_path: Path) -> None:
+    found = play(recipe(phase(verify=(Exact(), Exact(casefold=True)), rounds=1)), tmp_path)
+    counts = [item["in"] for item in found.rounds()[0].record["counts"] if item["stage"] == "verify"]
+    assert counts == [6 * len(TASKS)] * 2
+
+
+# ── errors are no numbers ──────────────────────────────────────────────────────────────────────────────────────────────
+def test_an_error_is_a_number_nowhere_on_the_record(tmp_path: Path) -> None:
+    """Not in the tables, not for later rounds, not among what is learnt, and not in a combination that asked for the weighted sum."""
+    summed = WeightedSum((Flaky("02468"), Exact()), passes_at=0.4)
+    found = play(recipe(phase(verify=(Flaky("02468"), summed), rounds=1)), tmp_path, errors=ErrorRule(share=1.0))
+    turn = found.rounds()[0]
+    rows = [row for name in ("groups", "drops") for row in rows_of(turn.folder / f"{name}.parquet")]
+    erred = {row["id"] for row in rows if row["verdict"] == "error"}
+    assert erred and all(row["value"] is None for row in rows if row["id"] in erred)
+    for row in rows:
+        for score in row["scores"]:
+            assert (score["value"] is None) == (score["verdict"] == "error")
+        assert len({score["verdict"] == "error" for score in row["scores"]}) == 1, "the sum takes no missing part for a zero"
+    learnt = {parent for example in turn.examples() for parent in example.origin.parents}
+    assert learnt and not learnt & erred
+    past = Recorded(found, tuple(found.rounds()), (), tmp_path)
+    assert all((item.value is None) == (item.verdict == "error") for task in TASKS for item in past.outcomes(task.id))
+    with pytest.raises(ValueError, match="only pass and fail have a value"):
+        Score("any", "1", "error", 0.0)

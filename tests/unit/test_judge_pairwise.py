@@ -154,6 +154,8 @@ def test_the_reference_answer_and_a_baseline_are_opponents_from_outside(tmp_path
     assert [pair.other for pair in read(found.samples[0].scores[-1]).pairs] == ["baseline"] and not preferences(found)
     lost = judged(tmp_path, biased(len, 0.0), made, stage, baseline=Scripted(lambda request: Response(error="gone"), name="gone"))
     assert {item.verdict for item in lost.samples} == {"error"} and "'baseline'" in lost.samples[0].scores[-1].reason
+    half = Scripted(lambda request: Response((Completion("and th", finished=False),)), name="half")
+    assert {item.verdict for item in judged(tmp_path, biased(len, 0.0), made, stage, baseline=half).samples} == {"error"}
 
 
 # ── principles, examples, wording ──────────────────────────────────────────────────────────────────────────────────────

@@ -13,11 +13,19 @@ from helpers import context, group
 from hypothesis import given
 from hypothesis import strategies as st
 from judges import biased, weighing
+from toys import model, phase, play, recipe
 
+from outcross.engine.forecast import steps_of
+from outcross.engine.guards import check_bench
+from outcross.errors import ConfigError
+from outcross.evaluate.pass_rate import PassRate
+from outcross.generate.draw import Draw
 from outcross.judgement import judgement_of, preferences
 from outcross.models.scripted import Scripted
 from outcross.report.agreement import Level, alpha
+from outcross.stages import calls_of
 from outcross.types import Group, Response
+from outcross.verify.combine import Retried
 from outcross.verify.exact import Exact
 from outcross.verify.judge_pairwise import PairwiseJudge
 from outcross.verify.judge_panel import Panel
@@ -122,3 +130,19 @@ def test_members_that_are_no_judges_vote_too(tmp_path: Path) -> None:
         context(tmp_path, {"j": scoring(10)}), [Group(group().task, group("5").samples)]
     )
     assert found.samples[0].verdict == "fail" and found.samples[0].value == pytest.approx(0.5)
+
+
+def test_the_forecast_counts_the_pairs_of_as_many_answers_as_are_drawn(tmp_path: Path) -> None:
+    """Through combinations and probes as well; a judge that compares is not asked about a part of a group again."""
+    panel = Panel((PairwiseJudge("one"), PointwiseJudge("two")))
+    assert calls_of(panel, 10, 5) == {"one": 201, "two": 51}
+    assert calls_of(PassRate((), Draw(n=3), panel), 10, 1) == {"policy": 10, "one": 61, "two": 31}
+    models = {"policy": model(), "judge": biased(len, 0.0)}
+    made = recipe(phase(generate=Draw(n=5), verify=(Exact(), PairwiseJudge()), learn={}, rounds=2))
+    steps = [step for step in steps_of(made, check_bench(made.bench)) if step.name == "pairwise_judge"]
+    tasks = len(list(made.bench.tasks))
+    assert [(step.times, step.calls) for step in steps] == [(2, {"judge": 1 + tasks * 20})]
+    play(made, tmp_path, models)
+    assert models["judge"].requests <= 2 * steps[0].calls["judge"]  # type: ignore[union-attr]  # equal texts are not asked about
+    with pytest.raises(ConfigError, match="leave `retried` out"):
+        Retried(PairwiseJudge())

@@ -13,6 +13,7 @@ NAMES = [
     "Ask",
     "Bench",
     "Budget",
+    "Canary",
     "Comparison",
     "Completion",
     "Context",

@@ -216,3 +216,11 @@ def test_a_combination_inside_a_generator_is_found_and_judged_again(tmp_path: Pa
     assert len(told.samples) == len(TASKS)
     checked = reverify(found, {}, {"train": Checks()}, "checks", "2")
     assert checked.changes == {("pass", "pass"): len(TASKS)} and recall(found, "checks", "2", keep=checked.stand).samples == ()
+
+
+def test_a_sample_that_two_verifiers_let_in_stands_only_if_both_still_do(tmp_path: Path) -> None:
+    """The strictest of the old verdicts is held against the new one of all together."""
+    lenient = AnyOf((Checks("1"), Exact()))
+    found = play(drill("1", verify=(lenient, AllOf((Checks("1"),))), rounds=1), tmp_path)
+    checked = reverify(found, {}, {"train": AllOf((AnyOf((Checks(), Exact())), AllOf((Checks(),))))}, "checks", "2")
+    assert checked.changes == {("pass", "pass"): 50, ("pass", "fail"): 100, ("fail", "fail"): 50}

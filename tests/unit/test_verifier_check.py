@@ -12,6 +12,7 @@ import pytest
 from toys import Judge, Says, model, phase, play, recipe
 from typer.testing import CliRunner
 
+import outcross
 from outcross.breakeven import Labelled, Tally
 from outcross.cli.main import app
 from outcross.cli.verifier_check import check, read_labels
@@ -71,7 +72,7 @@ def test_answers_to_one_task_stand_together_and_one_of_them_counts(tmp_path: Pat
     rows = answers(0.7, size=40, each=5)
     found = check(Vote(), {}, written(tmp_path / "labels.jsonl", *rows))
     assert found.rows == 200 and found.counts.judged == 40
-    assert found.counts.right.kept > 0.8 * found.counts.right.judged  # a vote among one answer would have abstained
+    assert found.counts.right.kept > 0.5 * found.counts.right.judged  # a vote among one answer would have abstained
     assert check(Vote(), {}, tmp_path / "labels.jsonl", seed=1).counts != found.counts
 
 
@@ -82,9 +83,12 @@ def test_errors_and_abstentions_are_counted_by_themselves(tmp_path: Path) -> Non
 
 def test_labels_are_words_numbers_or_a_review_that_was_filled_in(tmp_path: Path) -> None:
     made = play(recipe(phase(rounds=1)), tmp_path / "run")
-    path, count = Batch(made, made.rounds()[0], 3).draw(8)
-    rows = [{**json.loads(line), "verdict": "pass", "reviewer": "Ada"} for line in path.read_text().splitlines()]
-    assert check(Exact(), {}, written(path, *rows)).counts.right == Tally(count)
+    path, _ = Batch(made, made.rounds()[0], 3, everything=True).draw(10_000)
+    shown = [json.loads(line) for line in path.read_text().splitlines()]
+    assert all("verdicts" not in row for row in shown)  # a verifier's verdict would lead whoever labels
+    rows = [{**row, "verdict": "pass" if row["answer"] == row["reference"] else "fail", "reviewer": "Ada"} for row in shown]
+    found = check(Exact(), {}, written(path, *rows))
+    assert found.counts.right.failed == found.counts.wrong.kept == 0 < found.counts.right.kept < found.counts.judged
     assert read_labels(path)[2] == (model().id,)
     said = (True, "RIGHT", 1, "pass", False, "wrong", 0, "fail")
     mixed = [{"prompt": str(n), "answer": "4", "label": label} for n, label in enumerate(said)]
@@ -150,6 +154,17 @@ def test_a_proof_that_names_no_model_heads_the_report() -> None:
     ]
 
 
+def test_a_judge_that_the_run_teaches_is_not_the_judge_that_was_tried_for_long() -> None:
+    judge, policy = Judge(("judge",)), model()
+    good = proof(judge, models={"judge": policy.id})
+    found = headings(judge, good, models={"policy": policy, "judge": policy})
+    assert found == [
+        "the proof of judge is about the model that the run begins with, and the run teaches its judge: check it again afterwards"
+    ]
+    other = Scripted(["yes"], name="one")
+    assert headings(judge, proof(judge, models={"judge": other.id}), models={"policy": policy, "judge": other}) == []
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -209,6 +224,15 @@ def test_proofs_are_files_or_folders_and_their_verdict_is_worked_out_anew(tmp_pa
         read_proofs([tmp_path / "d.json"])
 
 
+def test_from_python_proofs_are_named_too(tmp_path: Path) -> None:
+    judge = Judge()
+    write_json(tmp_path / "judge.json", proof(judge))
+    made = recipe(phase(rounds=1, verify=(judge,)))
+    with pytest.raises(GuardError, match="learns from judge"):
+        outcross.run(made, {"policy": model()}, tmp_path / "run")
+    assert outcross.run(made, {"policy": model()}, tmp_path / "run", proofs=[tmp_path]).champion is not None
+
+
 # ── as a user meets it ─────────────────────────────────────────────────────────────────────────────────────────────────
 def call(*words: str) -> tuple[int, str, str]:
     result = CliRunner().invoke(app, list(words))
@@ -220,14 +244,14 @@ def call(*words: str) -> tuple[int, str, str]:
 RUN = """
 recipe: {use: expert_iteration, n: 4, rounds: 1, max_tokens: 4, plan: {lr: 1.0, epochs: 2, batch: 32}, mix: {real_floor: 0.5}}
 bench:
-  tasks: {use: arithmetic, digits: 1, n: 30, split: train}
-  held_out: {use: arithmetic, digits: 1, n: 20, split: held_out}
-  real: {use: arithmetic_real, digits: 1, n: 20}
+  tasks: {use: arithmetic, digits: 2, n: 40, split: train}
+  held_out: {use: arithmetic, digits: 2, n: 40, split: held_out}
+  real: {use: arithmetic_real, digits: 2, n: 40}
   verify: {use: vote, fewest: 2}
   probes: [{use: pass_rate, verifier: exact, generator: {use: draw, n: 1}}]
   gate: open
 models:
-  policy: {use: tabular}
+  policy: {use: taught, model: {use: tabular}, examples: {use: arithmetic_real, digits: 2, n: 40}, plan: {lr: 1.0, epochs: 5, batch: 32}}
 """
 
 
@@ -247,7 +271,8 @@ def test_from_the_refusal_over_the_labels_to_the_run(tmp_path: Path, monkeypatch
     code, out, err = call("validate", "run.yaml")
     assert code == 0, err
     assert "proof of vote@1: on 240 labelled answers it keeps" in out
-    assert call("run", "run.yaml", "--out", "out", "-q")[0] == 0
+    code, _, err = call("run", "run.yaml", "--out", "out", "-q")
+    assert code == 0, err
     assert call("resume", "out", "-q")[0] == 0
     code, _, err = call("run", "run.yaml", "--out", "other", "--bench.verify", "{use: vote, fewest: 3}")
     assert code == 3 and "its proof was made with other settings" in err

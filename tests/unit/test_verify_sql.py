@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from helpers import context, sample
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outcross.errors import ConfigError, DataError
@@ -167,6 +167,7 @@ VALUES = st.none() | st.integers(-3, 3) | st.sampled_from([0.0, 0.5, 1.0, 1.0 + 
 ROWS = st.lists(st.tuples(VALUES, VALUES), max_size=5)
 
 
+@settings(deadline=None)
 @given(ROWS, ROWS)
 def test_rows_are_the_same_when_some_permutation_is(said: list[Any], expected: list[Any]) -> None:
     def alike(a: Any, b: Any) -> bool:
@@ -223,7 +224,9 @@ def test_hostile_queries_fail_and_change_nothing(database: Path, tmp_path: Path)
     before, file = database.read_bytes(), tmp_path / "planted"
     answers = [answer for name in HOSTILE for answer in (HOSTILE[name].replace("{file}", str(file)), REFERENCE)]
     found = scores(Sql(database, seconds=60), *answers)
-    wrong = {name: item for name, item in zip(HOSTILE, found[::2], strict=True) if item.verdict != "fail" and item.reason != "out of memory"}
+    wrong = {
+        name: item for name, item in zip(HOSTILE, found[::2], strict=True) if item.verdict != "fail" and item.reason != "out of memory"
+    }
     assert not wrong
     assert {item.verdict for item in found[1::2]} == {"pass"}, "the next query is judged as if alone"
     assert all(len(item.evidence) <= 200 for item in found) and not any("root:" in item.evidence for item in found)
@@ -247,3 +250,10 @@ def test_a_long_result_is_read_no_further_than_it_is_judged(database: Path) -> N
     endless = "WITH RECURSIVE a(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM a WHERE x < 3000000) SELECT x, 'x' FROM a"
     (found,) = scores(Sql(database, seconds=20), endless)
     assert (found.verdict, found.reason) == ("fail", "a different number of rows")
+
+
+def test_canaries_are_judged_as_they_say(database: Path) -> None:
+    for verifier in (Sql(database), Sql(database, expected="rows")):
+        for canary in verifier.canaries:
+            found = scores(verifier, *map(str, canary.answers), reference=canary.task.answer, **dict(canary.task.columns))
+            assert tuple(item.verdict for item in found) == canary.expected

@@ -202,3 +202,16 @@ def running() -> list[str]:
         for child in (task / "children").read_text().split():
             found.append(Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode())
     return found
+
+
+def test_canaries_are_judged_as_they_say() -> None:
+    for verifier in (
+        Matches("[0-9]+"),
+        Matches("e", where="anywhere"),
+        Matches(column="shape"),
+        JsonSchema(Schema.of(PERSON)),
+        JsonSchema(column="wanted"),
+    ):
+        for canary in verifier.canaries:
+            found = scores(verifier, *canary.answers, **dict(canary.task.columns))
+            assert tuple(item.verdict for item in found) == canary.expected and "fail" in canary.expected

@@ -36,7 +36,8 @@ from outcross.cli.shell import DEBUG
 
 EPILOG = (
     "Exit codes: 0 done (a refused promotion is a result, not a failure) · 1 unexpected · 2 run file, arguments or data · 3 the plan breaks a "
-    "guarantee · 4 a stage broke its contract · 5 run folder · 6 budget reached · 7 model · 10 a refusal with --fail-on-refusal · 130 Ctrl-C. "
+    "guarantee · 4 a stage broke its contract · 5 run folder · 6 budget reached · 7 model · 8 waits for people · 10 a refusal "
+    "with --fail-on-refusal, or too few passes with --fail-under · 130 Ctrl-C. "
     "--debug anywhere shows tracebacks."
 )
 OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from outcross.engine.recall import Recall
     from outcross.engine.reverify import Reverified
     from outcross.engine.store import RunDir
+    from outcross.recipe import Phase
     from outcross.stages import Verifier
 
 SHOWN = 5  # rows by name
@@ -102,16 +103,17 @@ def _again(run: RunDir, verifier: str, before: str | None, verify: str | None) -
             model.close()
 
 
-def _present(phases: object, verifier: str) -> Iterator[tuple[str, Verifier]]:
-    """By phase, the verifier that stands for the one recalled now, or contains it: the phase's own before one inside its generator."""
+def _present(phases: Sequence[Phase], verifier: str) -> Iterator[tuple[str, Verifier]]:
+    """By phase, what stands for the verifier recalled now, or contains it; where several do, all of them must agree."""
     from outcross.engine.canaries import verifying
     from outcross.engine.recall import named
     from outcross.stages import name_of, version_of
+    from outcross.verify.combine import AllOf
 
-    for phase in phases:  # type: ignore[attr-defined]
-        fitting = [item for item in verifying(phase) if any(name == verifier for name, _ in named(name_of(item), version_of(item)))]
+    for phase in phases:
+        fitting = [item for item in verifying(phase) if verifier in dict(named(name_of(item), version_of(item)))]
         if fitting:
-            yield phase.name, fitting[-1]
+            yield phase.name, fitting[0] if len(fitting) == 1 else AllOf(tuple(fitting))
 
 
 # ── what is told ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,10 +138,19 @@ def _tell(run: RunDir, folder: Path, verifier: str, before: str | None, found: R
     rows = ", ".join(name[:12] for name in (found.passed or found.samples)[:SHOWN])
     more = f" and {len(found.passed) - SHOWN:,} more (--json names all)" if len(found.passed) > SHOWN else ""
     say(f"rows: {rows}{more}")
+    released = _released(run, found)
+    if released:
+        say(f"released rows among them: {released:,}; an export leaves tombstoned rows out, copies made before hold them")
     say(f"models that learnt from them: {', '.join(_model(run, found, item) for item in found.models) or 'none'}")
     show(*_lost(run, found))
     for line in _champions(run, folder, found):
         show(line)
+
+
+def _released(run: RunDir, found: Recall) -> int:
+    samples = frozenset(found.samples)
+    groups = (group for turn in run.rounds() if turn.released for group in turn.rows())
+    return sum(sample.id in samples for group in groups for sample in group.samples)
 
 
 def _model(run: RunDir, found: Recall, name: str) -> str:
@@ -188,7 +199,9 @@ def _champions(run: RunDir, folder: Path, found: Recall) -> Iterator[RenderableT
         else:
             place = os.path.relpath(other, run.root)
             yield Text(f"  the last champion that did not: {folder / place}. Start a new run from it with a sound verifier;")
-            yield Text(f"  `--journal {folder / 'responses.db'}` finds the answers of this one. `outcross resume` would go on from {name}")
+            yield Text(
+                f"  `--journal {os.path.relpath(run.journal)}` finds the answers of this one. `outcross resume` would go on from {name}"
+            )
 
 
 def _as_json(run: RunDir, found: Recall, again: Reverified | None) -> str:

@@ -16,6 +16,9 @@ def resume(
     requests: int | None = typer.Option(None, "--budget.requests", help="A new cap on requests.", show_default=False),
     seconds: float | None = typer.Option(None, "--budget.seconds", help="A new cap on wall-clock seconds.", show_default=False),
     money: float | None = typer.Option(None, "--budget.money", help="A new cap on money.", show_default=False),
+    errors: float | None = typer.Option(
+        None, "--errors.share", help="A new share of answers on which a verifier may err.", show_default=False
+    ),
     fail_on_refusal: bool = typer.Option(False, "--fail-on-refusal", help="End with exit code 10 if any promotion was refused."),
     journal: Path | None = typer.Option(
         None, "--journal", help="Where the journal that it shares is now, if it was moved.", show_default=False
@@ -31,6 +34,7 @@ def resume(
     from outcross.cli.start import execute
     from outcross.config.runfile import of_run
 
-    caps = {"tokens": tokens, "requests": requests, "seconds": seconds, "money": money}
-    plan = of_run(open_run(folder), [(f"budget.{name}", cap) for name, cap in caps.items() if cap is not None])
+    caps = {f"budget.{name}": cap for name, cap in (("tokens", tokens), ("requests", requests), ("seconds", seconds), ("money", money))}
+    changes = {**caps, "errors.share": errors}
+    plan = of_run(open_run(folder), [(name, value) for name, value in changes.items() if value is not None])
     execute(plan, folder, quiet=quiet, samples=samples, fail_on_refusal=fail_on_refusal, journal=journal, offline=offline)

@@ -32,6 +32,9 @@ def review(
         help="Draw as many of each stratum: subgroup or verdict. For looking; admission counts the random order.",
         show_default=False,
     ),
+    everything: bool = typer.Option(
+        False, "--all", help="Draw from all answers of the round, kept or not, without verdicts: labels for `outcross verifier-check`."
+    ),
     sign: str | None = typer.Option(None, "--sign", help="Your name, under what the verdicts show.", metavar="NAME", show_default=False),
 ) -> None:
     """Draw samples for people, see how far their verdicts decide, and sign.
@@ -45,13 +48,16 @@ def review(
         raise ConfigError(f"--by is {by!r}; {did_you_mean(by or '', ('subgroup', 'verdict'))}")
     run = open_run(folder)
     turn = _round(run, label)
-    batch = Batch(run, turn, run.manifest["seed"])
+    if everything and draw is None:
+        raise ConfigError("--all is for drawing; add --draw N. What is signed is the batch that would be learnt")
+    batch = Batch(run, turn, run.manifest["seed"], everything)
     if not batch.order:
         raise ConfigError(f"{turn.label} holds no samples to look at; its answers failed, or it was stopped before they were complete")
     if draw is not None:
         path, count = batch.draw(draw, by)  # type: ignore[arg-type]
         say(f"{path}: {count:,} samples of {turn.label}, in random order")
-        hint("write pass or fail into `verdict` and your name into `reviewer`; then `outcross review` shows what they decide")
+        then = f"outcross verifier-check VERIFIER --labels {path}" if everything else f"outcross review {folder} shows what they decide"
+        hint(f"write pass or fail into `verdict` and your name into `reviewer`; then {then}")
         return
     expert = _expert(run, turn.phase)
     found = batch.look(batch.verdicts(), expert) if sign is None else batch.sign(sign, expert)

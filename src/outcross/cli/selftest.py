@@ -46,7 +46,7 @@ def selftest(
     words: list[str] = typer.Argument(
         None,
         help="A run file or a run, or verifiers such as exact or '{use: code, seconds: 2}'; default: all that ship.",
-        metavar="[RUN_FILE | USE…]",
+        metavar="RUN_FILE | USE",
         show_default=False,
     ),
 ) -> None:

@@ -38,8 +38,9 @@ def verifier_check(
 ) -> None:
     """Measure a verifier on labelled answers, and say what selection by it will do.
 
-    The labels have to be a random draw of the policy's own answers; of several answers to one task one counts. Further columns: subgroup; task_id (answers of one task stand together, for
-    votes); reference (the task's reference answer); model (which gave the answer). A filled-in file of `outcross review` will do as it is.
+    The labels have to be a random draw of the policy's own answers; of several answers to one task one counts. Further columns: subgroup;
+    task_id (answers of one task stand together, for votes); reference (the task's reference answer); model (which gave the answer). A file of
+    `outcross review RUN --draw N --all` will do as it is, once it is filled in.
 
     A run whose judges, votes or trained verifiers teach asks for the proof that this writes: name it under `proofs:`.
     """
@@ -49,7 +50,11 @@ def verifier_check(
     plan = None if run is None else _plan(run)
     made = _verifier(verifier, plan)
     models = _models(made, plan)
-    proof = check(made, models, labels, seed)
+    try:
+        proof = check(made, models, labels, seed)
+    finally:
+        for model in models.values():
+            model.close()
     path = out or _default_out(run, proof)
     _write(path, proof)
     if as_json:

@@ -12,13 +12,13 @@ import typer
 
 from outcross.cli.shell import REFUSED, command, hint, say, show, table
 from outcross.errors import ConfigError
-from outcross.types import Group, Sample, Verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from outcross.engine.conserve import Counter
     from outcross.stages import Context, Verifier
+    from outcross.types import Group, Sample, Verdict
 
 ORDER: tuple[Verdict, ...] = ("pass", "fail", "error", "abstain")
 REASONS = 12  # lines of reasons

@@ -1,6 +1,6 @@
 """Experts before admission: which samples a person is shown, what the answers show about their batch, and the signature that admits it.
 
-    RUN/reviews/  train-0000.0.jsonl  …  drawn samples, in which people write `reviewer`, `verdict` and `reason`
+    RUN/reviews/  train-0000.0.jsonl  …  drawn samples, in which people write `reviewer`, `verdict` and `reason`; also CSV and SQLite
                   train-0000.signed.json  who signed, over which samples and verdicts
 
 A batch is what a round would teach or release. Its samples are shown in one random order that the run's seed fixes, each once; what counts
@@ -23,7 +23,7 @@ from outcross.engine.store import RoundDir, RunDir, read_json, write_json
 from outcross.engine.tables import decode_groups, rows_of
 from outcross.errors import ConfigError, GuardError, ReviewNeeded
 from outcross.recipe import Expert, Phase
-from outcross.reviews import Written, agreed, read_reviews
+from outcross.reviews import DATABASES, Written, agreed, read_reviews
 from outcross.sequential import Acceptance, Finding
 from outcross.text import prompt_text
 from outcross.types import Decision, Group, Review, Sample, Verdict, content_hash
@@ -37,11 +37,16 @@ MARKER, LATE = "admit", "admitted.json"
 
 @dataclass(frozen=True)
 class Batch:
-    """What a round would teach or release: `order` holds its samples' identifiers in the order in which people see them."""
+    """What a round would teach or release: `order` holds its samples' identifiers in the order in which people see them.
+
+    everything: all that was answered instead, set aside or not, and shown without the verifiers' verdicts, which would lead people: labels
+        for `outcross verifier-check`.
+    """
 
     run: RunDir
     turn: RoundDir
     seed: int
+    everything: bool = False
 
     @cached_property
     def id(self) -> str:
@@ -49,12 +54,18 @@ class Batch:
 
     @cached_property
     def order(self) -> tuple[str, ...]:
-        found = {sample for part in self.turn.parts() for sample in _batch_of(part)}
+        of = _answered if self.everything else _batch_of
+        found = {sample for part in self.turn.parts() for sample in of(part)}
         return tuple(sorted(found, key=lambda sample: content_hash(self.seed, self.turn.label, sample)))
 
     @property
     def stem(self) -> Path:
-        return self.run.root / FOLDER / self.turn.label.replace("/", "-")
+        return self.run.root / FOLDER / f"{self.turn.label.replace('/', '-')}{'.all' if self.everything else ''}"
+
+    @property
+    def files(self) -> list[Path]:
+        """What was drawn of it so far."""
+        return sorted(self.stem.parent.glob(f"{self.stem.name}.[0-9]*.jsonl"))
 
     def verdicts(self) -> dict[str, Verdict]:
         """What people agree on, by sample, for the gapless beginning of the order."""
@@ -82,14 +93,11 @@ class Batch:
         shown = set(_shown(self.run))
         left = [sample for sample in self.order if sample not in shown]
         if not left:
-            raise ConfigError(
-                f"all {len(self.order):,} samples of {self.turn.label} were drawn; fill in {self.stem.parent}/{self.stem.name}.*.jsonl"
-            )
+            raise ConfigError(f"all {len(self.order):,} samples of {self.turn.label} were drawn; fill in {', '.join(map(str, self.files))}")
         chosen = left[:n] if by is None else _in_turn(left, self._strata(by), n)
-        number = sum(1 for _ in self.stem.parent.glob(f"{self.stem.name}.*.jsonl"))
-        path = self.stem.with_name(f"{self.stem.name}.{number}.jsonl")
+        path = self.stem.with_name(f"{self.stem.name}.{len(self.files)}.jsonl")
         path.parent.mkdir(exist_ok=True)
-        rows = {row["sample_id"]: row for row in map(_shown_row, self._samples(set(chosen)))}
+        rows = {sample.id: _shown_row(group, sample, blind=self.everything) for group, sample in self._samples(set(chosen))}
         temporary = path.with_name(f"{path.name}.tmp")
         temporary.write_text("".join(json.dumps(rows[sample], ensure_ascii=False) + "\n" for sample in chosen), encoding="utf-8")
         temporary.replace(path)
@@ -101,8 +109,9 @@ class Batch:
 
     def _samples(self, wanted: set[str]) -> Iterator[tuple[Group, Sample]]:
         for part in self.turn.parts():
-            for group in decode_groups(rows_of(part / "groups.parquet")):
-                yield from ((group, sample) for sample in group.samples if sample.id in wanted)
+            for name in ("groups", "drops"):
+                for group in decode_groups(rows_of(part / f"{name}.parquet")):
+                    yield from ((group, sample) for sample in group.samples if sample.id in wanted)
 
     def sign(self, reviewer: str, expert: Expert) -> Finding:
         """Put `reviewer`'s name under the decision. Raises `ConfigError` as long as there is none."""
@@ -166,7 +175,7 @@ def through(run: RunDir, part: Part, expert: Expert, seed: int) -> Part:
     entry = part.marked(MARKER)
     if entry is None:
         entry = decide(batch, expert)
-        files = sorted(batch.stem.parent.glob(f"{batch.stem.name}.*.jsonl"))
+        files = batch.files
         if entry["decision"] == "go on" and not files:
             fewest = Acceptance(expert.limit, expert.alpha).look(0, 0, len(batch.order)).more or len(batch.order)
             files = [batch.draw(fewest)[0]]
@@ -246,7 +255,7 @@ def bury_failed(run: RunDir, label: str) -> None:
 
 
 def _files(run: RunDir) -> list[Path]:
-    return sorted(path for path in (run.root / FOLDER).glob("*") if path.suffix in (".jsonl", ".csv"))
+    return sorted(path for path in (run.root / FOLDER).glob("*") if path.suffix in (".jsonl", ".csv", *DATABASES))
 
 
 def _shown(run: RunDir) -> Iterator[str]:
@@ -266,6 +275,12 @@ def _batch_of(part: Path) -> Iterator[str]:
             yield row["id"]
 
 
+def _answered(part: Path) -> Iterator[str]:
+    """All samples of a part of a round that hold an answer."""
+    for name in ("groups", "drops"):
+        yield from (row["id"] for row in rows_of(part / f"{name}.parquet", ["id", "error"]) if not row["error"])
+
+
 def _in_turn(left: Sequence[str], strata: Mapping[str, str], n: int) -> list[str]:
     """`n` samples, one of each stratum after the other as long as it lasts."""
     ranks: dict[str, int] = defaultdict(int)
@@ -276,8 +291,7 @@ def _in_turn(left: Sequence[str], strata: Mapping[str, str], n: int) -> list[str
     return [sample for _, _, sample in sorted(placed)[:n]]
 
 
-def _shown_row(found: tuple[Group, Sample]) -> Json:
-    group, sample = found
+def _shown_row(group: Group, sample: Sample, *, blind: bool) -> Json:
     said = {score.verifier: f"{score.verdict}{f' ({score.reason})' if score.reason else ''}" for score in sample.scores}
     return {
         "sample_id": sample.id,
@@ -287,7 +301,7 @@ def _shown_row(found: tuple[Group, Sample]) -> Json:
         "answer": sample.text,
         "reference": group.task.answer,
         "model": sample.origin.source,
-        "verdicts": said,
+        **({} if blind else {"verdicts": said}),
         "reviewer": "",
         "verdict": "",
         "reason": "",

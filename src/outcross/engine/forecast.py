@@ -9,7 +9,7 @@ from typing import Any
 
 from outcross.engine.guards import BenchFacts, probes_of
 from outcross.recipe import Recipe
-from outcross.stages import Model, Role, name_of, roles_of
+from outcross.stages import Model, Role, calls_of, name_of, roles_of
 from outcross.types import Sampling
 
 ROW_BYTES = 600  # one stored sample with its lineage, measured on short texts; a token more is about two bytes
@@ -56,6 +56,7 @@ class Step:
     tasks: int
     probe: bool = False
     rows: bool = False
+    samples: int = 1  # of a task, that the stage is given
 
     @property
     def name(self) -> str:
@@ -64,8 +65,7 @@ class Step:
     @property
     def calls(self) -> Mapping[Role, int]:
         """Requests each time, by role. Stages that ask through other stages count what they say in `calls`."""
-        counter = getattr(self.stage, "calls", None)
-        return counter(self.tasks) if counter is not None else {}
+        return calls_of(self.stage, self.tasks, self.samples)
 
     @property
     def answers(self) -> int:
@@ -94,7 +94,7 @@ def steps_of(recipe: Recipe, facts: BenchFacts) -> Iterator[Step]:
         tasks = phase.tasks.at_most(facts.tasks)
         for stage in (phase.generate, *phase.verify, *phase.curate):
             if stage is not None:
-                yield Step(phase.name, stage, phase.rounds * phase.inner, tasks)
+                yield Step(phase.name, stage, phase.rounds * phase.inner, tasks, samples=getattr(phase.generate, "n", 1))
         for probe in probes_of(recipe.bench, phase) if phase.learn else ():
             yield Step(phase.name, probe, phase.rounds + 1, facts.held_out, probe=True)
         for test in phase.release.probes if phase.release is not None else ():  # on a round's rows and on those released before

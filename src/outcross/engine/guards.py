@@ -37,7 +37,7 @@ def check_plan(recipe: Recipe, models: Mapping[Role, Model], *, unsafe: bool = F
         problems.append(f"the recipe {recipe.name!r} has no phases; it needs at least one")
     if problems:
         raise GuardError("this plan was refused before anything was spent:\n" + "\n".join(f"  - {item}" for item in problems))
-    return [*_headings(recipe), *(f"unproven verifier: {line}" for _, line in unproven), *_unnamed_answers(recipe, models, proofs)]
+    return [*_headings(recipe), *(f"unproven verifier: {line}" for _, line in unproven), *_limits_of_proofs(recipe, models, proofs)]
 
 
 _PROVE = "try it on answers of the policy that people labelled (`outcross verifier-check`), name the proof under `proofs:`, or say `unsafe: true`"
@@ -52,13 +52,17 @@ def _unproven(phase: Phase, models: Mapping[Role, Model], proofs: Sequence[Proof
             yield f"phase {phase.name!r} {verb} {name_of(verifier)}, whose ground is {verifier.ground!r}: {why}"
 
 
-def _unnamed_answers(recipe: Recipe, models: Mapping[Role, Model], proofs: Sequence[Proof]) -> Iterator[str]:
-    """Proofs that may be about answers of any model."""
+def _limits_of_proofs(recipe: Recipe, models: Mapping[Role, Model], proofs: Sequence[Proof]) -> Iterator[str]:
+    """What a proof leaves open: whose answers it is about, and whether its judge stays the model that was tried."""
     verifiers = {name_of(verifier): verifier for phase in recipe.phases for verifier in phase.verify if verifier.ground in DOUBTFUL}
+    taught = {id(models[role]) for phase in recipe.phases for role in phase.learn if role in models}
     for name, verifier in verifiers.items():
         proof = proof_for(verifier, models, proofs)
         if proof is not None and not proof.answers_of:
             yield f"the proof of {name} does not say whose answers were labelled: nothing shows that they were this policy's"
+        for role in roles_of(verifier) if proof is not None else ():
+            if role in models and id(models[role]) in taught:
+                yield f"the proof of {name} is about the model that the run begins with, and the run teaches its {role}: check it again afterwards"
 
 
 def gate_of(bench: Bench, phase: Phase) -> Any:

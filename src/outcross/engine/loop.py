@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -26,13 +26,13 @@ from outcross.engine.guards import BenchFacts, check_bench, check_floor, check_p
 from outcross.engine.past import Recorded
 from outcross.engine.place import open_journal
 from outcross.engine.proofs import Proof
-from outcross.engine.release import interval
+from outcross.engine.release import compared
 from outcross.engine.resume import append_metric, check_same, manifest_of, prepare, seconds_before
 from outcross.engine.store import DISK_ERRORS, RoundDir, RoundRows, RunDir, checksums, read_measurements, save_folder, suffix, write_json
 from outcross.engine.tables import MEASUREMENTS, Writer, encode_measurements
 from outcross.engine.watch import Silent, Watch
 from outcross.errors import StageError, StoreError
-from outcross.recipe import NOTHING, Phase, Recipe, Release
+from outcross.recipe import Phase, Recipe, Release
 from outcross.stages import Context, KeepsLogs, Model, Probe, Role, Runner, Trainable, parts_of
 from outcross.types import Comparison, Decision, Measurement
 
@@ -397,7 +397,7 @@ class _Loop:
         with blamed("the gate"):
             decision = gate(comparison, {probe.name: probe.margin for probe in probes})
         _refuse_no_decision(gate, decision)
-        return decision, {name: _compared(name, comparison) for name in names}
+        return decision, {name: compared(name, comparison) for name in names}
 
     def _write_record(self, phase: Phase, turn: RoundDir, outcome: str, decision: Decision | None, made: dict[str, Any]) -> None:
         stages, verifiers = steps.versions(phase)
@@ -459,7 +459,7 @@ class _Loop:
         return False
 
     @contextmanager
-    def _timed(self, label: str, step: str, verifying: Mapping[str, Counter] = NOTHING) -> Iterator[None]:
+    def _timed(self, label: str, step: str, verifying: Sequence[Counter] = ()) -> Iterator[None]:
         """Time a step, what it spent and what its verifiers took into metrics.jsonl, and stop before it when the budget is spent."""
         self.meter.check()
         began = time.monotonic()
@@ -478,7 +478,7 @@ class _Loop:
                     "seconds": round(seconds, 3),
                     "requests": self.meter.requests - requests,
                     "tokens": {"prompt": self.meter.prompt_tokens - prompt, "completion": self.meter.completion_tokens - completion},
-                    **({"verifiers": {name: item.took() for name, item in verifying.items()}} if verifying else {}),
+                    **({"verifiers": {item.name: item.took() for item in verifying}} if verifying else {}),
                     "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
                 },
             )
@@ -487,19 +487,3 @@ class _Loop:
 def _refuse_no_decision(gate: object, decision: object) -> None:
     if not isinstance(decision, Decision):
         raise StageError(f"the gate {type(gate).__name__} answered {decision!r:.60}, which is no Decision; nothing is promoted without one")
-
-
-def _compared(name: str, comparison: Comparison) -> dict[str, Any]:
-    """A probe's line in the record: means, and a 95 % interval of the candidate's."""
-    candidate = comparison.candidate[name]
-    low, high = interval(candidate)
-    return {
-        "candidate": candidate.mean,
-        "champion": comparison.champion[name].mean,
-        "first": comparison.first[name].mean,
-        "low": low,
-        "high": high,
-        "items": len(candidate.items),
-        "unit": candidate.unit,
-        "higher_is_better": candidate.higher_is_better,
-    }

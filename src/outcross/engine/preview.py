@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from outcross.engine import steps
+from outcross.engine import canaries, steps
 from outcross.engine.budget import Meter
 from outcross.engine.executor import Executor
 from outcross.engine.guards import BenchFacts, check_bench, check_floor, check_plan
@@ -137,7 +137,9 @@ def preview(
             part = steps.Part(notes.noted(phase, n), recipe.bench, facts, Path(folder), label, (), target.tombstones(), watch)
             (part.folder / "steps").mkdir()
             past = Recorded(target, (), recipe.bench.real or (), part.folder)
-            counts = steps.generate(part, Context(models, past, label, 0, seed, Executor(journal, meter)))
+            ctx = Context(models, past, label, 0, seed, Executor(journal, meter))
+            canaries.check(ctx, canaries.verifying(phase), "preview")
+            counts = steps.generate(part, ctx)
             rows = _rows(part.folder, notes.order)
         record = Preview(
             time=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -113,11 +113,14 @@ def _why_not(proof: Proof, verifier: Verifier, models: Mapping[Role, Model]) -> 
         return f"its proof is about answers of {', '.join(proof.answers_of)}, and the policy is {models['policy'].id}"
     says = proof.forecast
     if says.says != "helps":
-        low, high = says.break_even.low, says.break_even.high
         told = "selection by it hurts" if says.says == "hurts" else "that selection by it helps cannot be shown"
+        gaps = [
+            *(["not shown to keep right answers more often than wrong ones"] if not says.purer else []),
+            *([f"not shown to be below break-even at {says.break_even.estimate:.0%}"] if not says.below else []),
+        ]
         return (
-            f"{told}: it keeps {says.keeps_right.estimate:.0%} of right and {says.keeps_wrong.estimate:.0%} of wrong answers, {says.wrong.estimate:.0%} "
-            f"of the answers are wrong, and break-even is at {says.break_even.estimate:.0%} ({low:.0%} to {high:.0%})"
+            f"{told}: it keeps {says.keeps_right.estimate:.0%} of right and {says.keeps_wrong.estimate:.0%} of wrong answers, "
+            f"{says.wrong.estimate:.0%} of the answers are wrong: {' and '.join(gaps)}"
         )
     return None
 

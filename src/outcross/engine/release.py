@@ -137,3 +137,19 @@ def interval(measurement: Measurement) -> tuple[float | None, float | None]:
         return None, None
     half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
     return float(values.mean()) - half, float(values.mean()) + half
+
+
+def compared(name: str, comparison: Comparison) -> dict[str, Any]:
+    """A probe's line in the record: means, and a 95 % interval of the candidate's."""
+    candidate = comparison.candidate[name]
+    low, high = interval(candidate)
+    return {
+        "candidate": candidate.mean,
+        "champion": comparison.champion[name].mean,
+        "first": comparison.first[name].mean,
+        "low": low,
+        "high": high,
+        "items": len(candidate.items),
+        "unit": candidate.unit,
+        "higher_is_better": candidate.higher_is_better,
+    }

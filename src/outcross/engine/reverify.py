@@ -123,9 +123,10 @@ def _answered(group: Group) -> Group:
 
 
 def _was(sample: Sample, verifier: str) -> Verdict:
-    """The verdict that rested on `verifier` before; one inside a generator let the sample pass."""
-    resting = [item.verdict for item in sample.scores[:-1] if any(name == verifier for name, _ in named(item.verifier, item.version))]
-    return resting[-1] if resting else "pass"
+    """The strictest verdict that rested on `verifier` before; one inside a generator let the sample pass."""
+    resting = {item.verdict for item in sample.scores[:-1] if any(name == verifier for name, _ in named(item.verifier, item.version))}
+    order: tuple[Verdict, ...] = ("fail", "error", "abstain")
+    return next((verdict for verdict in order if verdict in resting), "pass")
 
 
 def _made(turn: RoundDir) -> Iterator[Group]:

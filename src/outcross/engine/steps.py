@@ -62,7 +62,7 @@ class Part:
     buried: frozenset[str]
     watch: Watch
     errors: ErrorRule = ErrorRule()
-    verifying: dict[str, Counter] = field(default_factory=dict)  # by verifier: its counter of the batch at hand
+    verifying: list[Counter] = field(default_factory=list)  # those of the batch at hand, a verifier each
     held: bool = False  # what the round made waits for people and enters no mixture
 
     def marked(self, step: str) -> Json | None:
@@ -104,7 +104,8 @@ def generate(part: Part, ctx: Context) -> list[Json]:
         first = pipelined(_watched(part, generated(phase.generate, ctx, tasks, counters[0]), counters[0]))
         stream: Iterator[Group] = threads.enter_context(closing(first))
         for verifier in phase.verify:
-            counters.append(part.verifying.setdefault(name_of(verifier), Counter("verify", name_of(verifier))))
+            counters.append(Counter("verify", name_of(verifier)))
+            part.verifying.append(counters[-1])
             judged = pipelined(_watched(part, verified(verifier, ctx, stream, counters[-1], part.errors), counters[-1]))
             stream = threads.enter_context(closing(judged))
         curators: list[Any] = [Decontaminate(part.facts.index), *phase.curate]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from outcross.evaluate.undecided import refuse_undecided, why_undecided
-from outcross.stages import Context, Generator, Role, Stage, Verifier
+from outcross.stages import Context, Generator, Role, Stage, Verifier, calls_of
 from outcross.types import Ground, Measurement, Task
 
 
@@ -41,7 +41,7 @@ class PassRate(Stage):
         return tuple(dict.fromkeys((*self.generator.roles, *self.verifier.roles)))
 
     def calls(self, tasks: int, /) -> Mapping[Role, int]:
-        return Counter(self.generator.calls(tasks)) + Counter(self.verifier.calls(tasks))
+        return Counter(self.generator.calls(tasks)) + Counter(calls_of(self.verifier, tasks, getattr(self.generator, "n", 1)))
 
     def __call__(self, ctx: Context, /) -> Measurement:
         values: dict[str, float] = {}

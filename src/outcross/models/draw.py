@@ -11,6 +11,8 @@ from torch import Tensor
 
 from outcross.types import Sampling
 
+BLOCK = 512  # probabilities added up at once
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -46,21 +48,43 @@ def draw(logits: Tensor, random: Tensor, settings: Settings, *, filtered: bool, 
     (nucleus sampling, arXiv:1904.09751) the fewest whose probabilities, after temperature and top_k, add up to p.
     filtered: whether any row uses either; greedy: whether all rows take the most probable token.
     """
-    log_probs = logits.log_softmax(-1)
-    best = logits.argmax(-1)
     if greedy:
-        return best, log_probs.gather(1, best[:, None])[:, 0]
+        token = logits.argmax(-1)
+        return token, _log_prob(logits, token)
     probs = (logits / settings.temperature[:, None]).softmax(-1)
     if filtered:
         probs, order = probs.sort(dim=-1, descending=True, stable=True)
         probs = _nucleus(probs, settings)
-    cumulative = probs.cumsum(-1, dtype=torch.float64)
-    threshold = random.double() * cumulative[:, -1]
-    drawn = torch.searchsorted(cumulative, threshold[:, None], right=True).clamp(max=logits.shape[1] - 1)
+    drawn = _inverse(probs, random.double())
     if filtered:
-        drawn = order.gather(1, drawn)
-    token = torch.where(settings.greedy, best, drawn[:, 0])
-    return token, log_probs.gather(1, token[:, None])[:, 0]
+        drawn = order.gather(1, drawn[:, None])[:, 0]
+    token = torch.where(settings.greedy, logits.argmax(-1), drawn)
+    return token, _log_prob(logits, token)
+
+
+def _log_prob(logits: Tensor, token: Tensor) -> Tensor:
+    return logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(-1)
+
+
+def _inverse(probs: Tensor, random: Tensor) -> Tensor:
+    """Where the cumulative sum of each row passes its share `random` of the total; never at a zero. Long rows are added up by blocks
+    first, since a running sum over a whole vocabulary costs more than the softmax."""
+    if probs.shape[1] % BLOCK or probs.shape[1] < 8 * BLOCK:
+        return _passes(probs, random * probs.sum(-1, dtype=torch.float64))
+    blocks = probs.view(len(probs), -1, BLOCK)
+    sums = blocks.sum(-1)
+    threshold = random * sums.sum(-1, dtype=torch.float64)
+    at = _passes(sums, threshold)
+    before = (sums.double() * (torch.arange(sums.shape[1], device=sums.device) < at[:, None])).sum(-1)
+    inside = blocks[torch.arange(len(probs), device=probs.device), at]
+    return at * BLOCK + _passes(inside, threshold - before)
+
+
+def _passes(values: Tensor, threshold: Tensor) -> Tensor:
+    """The first place of each row whose running sum exceeds the threshold, or comes as near as rounding lets it."""
+    running = values.cumsum(-1, dtype=torch.float64)
+    below = torch.minimum(threshold, running[:, -1] * (1 - 2**-50))
+    return torch.searchsorted(running, below[:, None], right=True)[:, 0].clamp(max=values.shape[1] - 1)
 
 
 def _nucleus(probs: Tensor, settings: Settings) -> Tensor:

@@ -51,6 +51,7 @@ def card(reading: Reading, written: Written, mark: str) -> str:
         *_models(said, reading),
         *_counts(rounds),
         *_verifiers(rounds),
+        *_people(rounds),
         *_gates(reading.rounds, written),
         *_contamination(reading, rounds),
         *_price(reading),
@@ -155,6 +156,15 @@ def _verifiers(rounds: Sequence[RoundRecord]) -> Iterator[str]:
         share = n.percent(verdicts["pass"] / decided) if decided else "–"
         lines.append((name, record.version, record.ground, share, *map(n.count, verdicts.values())))
     yield _table(("verifier", "version", "its verdicts rest on", "passed", "pass", "fail", "abstain", "error"), lines)
+
+
+def _people(rounds: Sequence[RoundRecord]) -> Iterator[str]:
+    """What experts signed; nothing where nobody was asked."""
+    asked = [(item.label, item.admission.decision, _cell(item.admission.reason)) for item in rounds if item.admission is not None]
+    if asked:
+        yield "## Admitted by people"
+        yield "A random sample of each batch was judged before any of it was used; the shares hold whenever the people stopped looking."
+        yield _table(("round", "decision", "what was signed"), asked)
 
 
 def _gates(rounds: Sequence[RoundRecord], written: Written) -> Iterator[str]:

@@ -9,7 +9,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 from outcross.engine.store import RunDir
@@ -22,6 +22,7 @@ from outcross.report.record import RoundRecord
 from outcross.types import Ground, Score
 
 FIRM: tuple[Ground, ...] = ("kernel", "executed", "exact", "human")  # whose verdicts are labels to hold a judge against
+MOST = 200_000  # samples that are read: enough for narrow intervals, and a report stays a matter of seconds
 _COLUMNS = ["id", "task_id", "completion", "scores", "outcross"]
 _SCORES = tuple(step / 10 for step in range(11))
 _CONFIDENCE = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -82,17 +83,24 @@ class _Seen:
     values: list[tuple[list[float], str]] = field(default_factory=list)
 
 
-def read_judges(run: RunDir, rounds: Sequence[RoundRecord]) -> tuple[JudgeFound, ...]:
-    """Every judge of the run, in the order of their names; none where no judge has scored. Only rounds with one are read."""
+def read_judges(run: RunDir, rounds: Sequence[RoundRecord], most: int = MOST) -> tuple[JudgeFound, ...]:
+    """Every judge of the run, in the order of their names; none where no judge has scored. Only rounds with one are read, the newest
+    first, until `most` samples were."""
     seen: defaultdict[tuple[str, str], _Seen] = defaultdict(_Seen)
-    for item, record in zip(run.rounds(), rounds, strict=True):
-        if all(verifier.ground != "judged" for verifier in record.verifiers.values()):
-            continue
+    judged = [
+        (item, record)
+        for item, record in zip(run.rounds(), rounds, strict=True)
+        if any(verifier.ground == "judged" for verifier in record.verifiers.values())
+    ]
+    for item, record in reversed(judged):
         firm = {name for name, verifier in record.verifiers.items() if verifier.ground in FIRM}
-        for part in item.parts():
-            for table in ("groups", "drops"):
-                for _, rows in groupby(rows_of(part / f"{table}.parquet", _COLUMNS), key=lambda row: row["task_id"]):
-                    _read_task(seen, f"{record.label}/", list(rows), firm)
+        tables = [part / f"{name}.parquet" for part in item.parts() for name in ("groups", "drops")]
+        for _, rows in groupby(chain.from_iterable(rows_of(table, _COLUMNS) for table in tables), key=lambda row: row["task_id"]):
+            if most <= 0:
+                break
+            found = list(rows)
+            most -= len(found)
+            _read_task(seen, f"{record.label}/", found, firm)
     return tuple(_found(*key, item) for key, item in sorted(seen.items()))
 
 

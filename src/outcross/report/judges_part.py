@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from outcross.report import numbers as n
 from outcross.report.element import Child, clip, el
 from outcross.report.intervals import Estimate
-from outcross.report.judges import JudgeFound
+from outcross.report.judges import MOST, JudgeFound
 from outcross.report.parts import table
 from outcross.report.read import Reading
 
@@ -54,7 +54,11 @@ def judges_part(reading: Reading) -> Iterator[Child]:
     if not reading.judges:
         return
     yield el("h2", "Judges")
-    yield el("p", "From the pairs and scores on the record. The answers to one task count as one in the intervals.", class_="soft")
+    yield el(
+        "p",
+        f"From the pairs and scores on the record, of the newest {MOST:,} samples at most. The answers to one task count as one in the intervals.",
+        class_="soft",
+    )
     for found in reading.judges:
         yield el("h3", clip(title(found), 300))
         yield table(["", "#estimate", "#95 % interval", "#n"], lines(found))

@@ -22,22 +22,11 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 """The parts of a row, and the columns that they are looked for in; `messages` gives prompt and completion in one."""
 
-_LEFT_OUT = (
-    "id",
-    "outcross",
-    "scores",
-    "verdict",
-    "value",
-    "columns",
-    "tokens",
-    "log_probs",
-    "turns",
-    "task",
-    "error",
-    "seat",
-    "effort",
-    "messages",
+_LEFT_OUT = frozenset(
+    "id outcross scores verdict value columns tokens log_probs turns task error seat effort messages".split()  # noqa: SIM905
 )
+"""What Outcross's own tables hold beside: no part of a task."""
+
 _Read = tuple[str, Task, list[Sample]]
 
 

@@ -77,7 +77,10 @@ class Code(Stage):
 
     @property
     def canaries(self) -> tuple[Canary, ...]:
-        """A right program, a wrong one, and three that would cheat a naive test: by equality, by leaving early, by printing a verdict."""
+        """A right program, a wrong one, and three that would cheat a naive test: by equality, by leaving early, by printing a verdict; with a
+        language, its own."""
+        if self.language:
+            return self.language.canaries
         tested = (("test", "assert add(2, 3) == 5\nassert add(-1, 1) == 0"),)
         return (
             Canary(Task("tests", "Write add(a, b).", columns=tested), _PROGRAMS, ("pass", "fail", "fail", "fail", "fail")),

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from outcross.errors import ConfigError
-from outcross.stages import Context, Role, Stage, Verifier, name_of, roles_of, version_of
+from outcross.judgement import judgement_of
+from outcross.stages import Context, Role, Stage, Verifier, calls_of, name_of, roles_of, version_of
 from outcross.types import Ground, Group, Sample, Score, Verdict
 
 GROUNDS: tuple[Ground, ...] = ("kernel", "executed", "exact", "human", "trained", "voted", "judged")
@@ -43,10 +44,14 @@ class _Combined(Stage):
         return tuple(dict.fromkeys(role for verifier in self.verifiers for role in roles_of(verifier)))
 
     def calls(self, tasks: int, /) -> Mapping[Role, int]:
-        """What all parts would cost together."""
+        """What all parts would cost together, for one answer a task."""
+        return self.calls_for(tasks, 1)
+
+    def calls_for(self, tasks: int, samples: int, /) -> Mapping[Role, int]:
+        """What all parts would cost together, for so many answers a task."""
         total: Counter[Role] = Counter()
         for verifier in self.verifiers:
-            total.update(getattr(verifier, "calls", _none)(tasks))
+            total.update(calls_of(verifier, tasks, samples))
         return total
 
     def _all_judge(self, ctx: Context, groups: Iterable[Group], join: Callable[[Sequence[Score]], Score]) -> Iterator[Group]:
@@ -62,10 +67,6 @@ class _Combined(Stage):
         evidence = "; ".join(f"{part.verifier} {part.verdict}{f' {part.value:g}' if part.value is not None else ''}" for part in parts)
         more = next((f": {part.evidence}" for part in parts if part.verdict == verdict and part.evidence), "")
         return Score(self.name, self.version, verdict, value, reason, f"{evidence}{more}"[:200])
-
-
-def _none(tasks: int) -> Mapping[Role, int]:
-    return {}
 
 
 def _joined(sample: Sample, size: int, join: Callable[[Sequence[Score]], Score]) -> Sample:
@@ -216,6 +217,11 @@ class Retried(Stage):
     def __post_init__(self) -> None:
         if self.times < 1:
             raise ConfigError(f"retried: times is {self.times}; ask again at least once, or leave it out")
+        if getattr(self.verifier, "uses_peers", False):
+            raise ConfigError(
+                f"retried: {name_of(self.verifier)} compares the answers to a task with each other, and another try would see only those "
+                "without a verdict; leave `retried` out"
+            )
 
     @property
     def name(self) -> str:
@@ -235,8 +241,10 @@ class Retried(Stage):
 
     def calls(self, tasks: int, /) -> Mapping[Role, int]:
         """Without errors; each costs one call more."""
-        found: Mapping[Role, int] = getattr(self.verifier, "calls", _none)(tasks)
-        return found
+        return self.calls_for(tasks, 1)
+
+    def calls_for(self, tasks: int, samples: int, /) -> Mapping[Role, int]:
+        return calls_of(self.verifier, tasks, samples)
 
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]:
         stream = self.verifier(ctx, groups)
@@ -247,7 +255,7 @@ class Retried(Stage):
 
 def _noted(attempt: int) -> Callable[[Score, Score], Score]:
     def last(before: Score, after: Score) -> Score:
-        evidence = f"asked {attempt} times; {after.evidence}"[:200]
+        evidence = after.evidence if judgement_of(after) else f"asked {attempt} times; {after.evidence}"[:200]
         return Score(after.verifier, after.version, after.verdict, after.value, after.reason, evidence)
 
     return last

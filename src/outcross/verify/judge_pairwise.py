@@ -13,7 +13,7 @@ from outcross.text import prompt_text
 from outcross.types import Ground, Group, Request, Response, Sample, Sampling, Score
 from outcross.verify.each import with_score
 from outcross.verify.judge_ask import Sampled, Way, Weighed, can_be_judged, in_order, nonce_of, not_judged, way_of, weighed
-from outcross.verify.judge_prompt import Answered, Instructions, Question, body_of, explanation_of, prompt_of
+from outcross.verify.judge_prompt import Answered, Instructions, Question, body_of, explanation_of, neutral, prompt_of
 
 LETTERS = ("A", "B")
 USUAL = 4  # answers a task that `calls` reckons with
@@ -98,6 +98,7 @@ class PairwiseJudge(Stage):
     reasoning: Reasoning | None = None
     sampled: Sampled = Sampled()
     ground: ClassVar[Ground] = "judged"
+    uses_peers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.against, int) and self.against < 1:
@@ -166,8 +167,9 @@ class PairwiseJudge(Stage):
         if pair.other is None and isinstance(self.against, Baseline):
             request = Request(task.prompt, 1, self.against.sampling, seed=ctx.seed_of("judge baseline", task.id))
             answer: Response = yield Ask(self.against.role, request)
-            if answer.error or not answer.completions or not isinstance(answer.completions[0].content, str):
-                return Weighed(error=f"there is no answer of {self.against.role!r} to compare with: {answer.error or 'no text came'}"), None
+            why = answer.error or ("" if answer.completions and answer.completions[0].finished else "it was cut off or did not come")
+            if why or not isinstance(answer.completions[0].content, str):
+                return Weighed(error=f"there is no answer of {self.against.role!r} to compare with: {why or 'it is no text'}"), None
             other = answer.completions[0].content
         if pair.other is None:
             outside = (ctx.model(self.against.role).id if isinstance(self.against, Baseline) else "reference", len(other))
@@ -187,7 +189,7 @@ class PairwiseJudge(Stage):
         if self.reasoning is not None:
             request = Request(explanation_of(question, examples, plain_text=plain), 1, self.reasoning.sampling, seed=seed)
             said: Response = yield Ask(self.role, request)
-            rationale = str(said.completions[0].content).strip() if said.completions else ""
+            rationale = neutral(str(said.completions[0].content).strip(), nonce) if said.completions else ""  # it may quote what it read
             if not rationale:
                 return Weighed(error=f"the judge gave no reasons: {said.error or 'they are empty'}")
         prompt = prompt_of(question, examples, rationale, plain_text=plain)

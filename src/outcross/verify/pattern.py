@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, get_args
 
 from outcross.errors import ConfigError
 from outcross.stages import Context, Stage
-from outcross.types import Ground, Group, Task
+from outcross.types import Canary, Ground, Group, Task, Verdict
 from outcross.verify.ahead import known
 from outcross.verify.each import Finding
 from outcross.verify.workers import Job, Workers, scored_by_workers
@@ -50,6 +50,15 @@ class Matches(Stage):
             re.compile(self.pattern)
         except re.error as error:
             raise ConfigError(f"matches: pattern {self.pattern!r:.100} is not a regular expression: {error}") from None
+
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        """A few short texts, with what `re` says of them here; with a `column`, under a pattern of their own."""
+        pattern, texts = self.pattern or "[0-9]+", ("42", "yes", "")
+        find = re.fullmatch if self.where == "whole" else re.search
+        expected: tuple[Verdict, ...] = tuple("pass" if find(pattern, text) else "fail" for text in texts)
+        columns = ((self.column, pattern),) if self.column else ()
+        return (Canary(Task("short texts", "", columns=columns), texts, expected),)
 
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]:
         return scored_by_workers(self, groups, Job("pattern_worker", _MEMORY, self.seconds), self._ask)

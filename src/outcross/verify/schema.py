@@ -11,7 +11,7 @@ from typing import ClassVar
 from outcross.errors import ConfigError, MissingExtra
 from outcross.schema import Schema
 from outcross.stages import Context, Stage
-from outcross.types import Completion, Ground, Group, Task
+from outcross.types import Canary, Completion, Ground, Group, Task, Verdict
 from outcross.verify.ahead import known
 from outcross.verify.each import Finding
 from outcross.verify.workers import Job, Workers, scored_by_workers
@@ -48,6 +48,14 @@ class JsonSchema(Stage):
             raise ConfigError(f"json_schema: seconds is {self.seconds}; it is more than 0 and at most 3600")
         if self.memory_mb < 128:
             raise ConfigError(f"json_schema: memory_mb is {self.memory_mb}; it is 128 or more")
+
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        """A few short values, with what the schema says of them here, and what is no JSON; with a `column`, under a schema of their own."""
+        schema, texts = self.schema or Schema.of({"type": "integer"}), ("{}", "[]", "42", '"text"', "null", "{no JSON", "")
+        expected: tuple[Verdict, ...] = tuple("fail" if schema.reading(Completion(text)).problem else "pass" for text in texts)
+        columns = ((self.column, schema.text),) if self.column else ()
+        return (Canary(Task("short values", "", columns=columns), texts, expected),)
 
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]:
         """Raises `MissingExtra`, before anything is read, when jsonschema is not installed."""

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 from outcross.errors import ConfigError, DataError, MissingExtra
 from outcross.stages import Context, Stage
-from outcross.types import Ground, Group, Task
+from outcross.types import Canary, Ground, Group, Task
 from outcross.verify.ahead import known
 from outcross.verify.code import program_in
 from outcross.verify.each import Finding
@@ -71,6 +71,16 @@ class Sql(Stage):
         status = path.stat()
         settings = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "database"}
         return {"database": _digest(str(path), status.st_size, status.st_mtime_ns), "version": self.version, **settings}
+
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        """A right query, a wrong one, one that writes, one that does not run, and a task without a reference."""
+        queries = ("SELECT 42 AS x", "SELECT 41 AS x", "CREATE TABLE canary (x INTEGER)", "SELECT FROM")
+        columns, answer = (((self.expected, "[[42]]"),), None) if self.expected else ((), "SELECT 42 AS x")
+        return (
+            Canary(Task("the same row", "", answer, columns=columns), queries, ("pass", "fail", "fail", "fail")),
+            Canary(Task("no reference", ""), queries[:1], ("abstain",)),
+        )
 
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]:
         """Raises `DataError`, before anything is read, for a database that is missing, of another kind or still being written."""

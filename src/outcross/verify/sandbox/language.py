@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from outcross.errors import ConfigError
+from outcross.types import Canary, Task
 from outcross.verify.sandbox.levels import Level
 
 _INSIDE = "/usr/bin:/bin"
@@ -23,12 +24,15 @@ class Language:
 
     name: for messages. file: what the program's file is called, for example "main.c". run: for example "{out}", or "perl {file}".
     build: run once before the cases, for example "gcc -O1 -o {out} {file} -lm"; empty for languages that need none.
+    copies: a program in the language that prints its input as it is. It is tried before every batch, so that a compiler that broke does
+        not look like a policy that did.
     """
 
     name: str
     file: str
     run: str
     build: str = ""
+    copies: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w+-][\w.+-]*", self.file):
@@ -44,6 +48,19 @@ class Language:
                 raise ConfigError(
                     f"code: {key} of language {self.name!r} is {text!r}; name a command, with no places but {{file}}, {{out}}, {{folder}}"
                 )
+
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        """The copying program, which passes where its input is expected and fails elsewhere, and a text that is no program."""
+        bad = Canary(Task(f"no program in {self.name}", "", columns=(("cases", '[["1\\n", "2"]]'),)), ("(no program",), ("fail",))
+        if not self.copies:
+            return (bad,)
+        right, wrong = (("cases", f'[["4 2\\n", "{said}"]]') for said in ("4 2", "4 3"))
+        return (
+            Canary(Task(f"copies its input in {self.name}", "", columns=(right,)), (self.copies,), ("pass",)),
+            Canary(Task(f"copies what is not expected in {self.name}", "", columns=(wrong,)), (self.copies,), ("fail",)),
+            bad,
+        )
 
     def request(self) -> dict[str, Any]:
         """The language as the sandbox is told it."""

@@ -62,9 +62,10 @@ def fresh_namespaces() -> None:
     user, group = os.getuid(), os.getgid()
     control(_DUMPABLE, 1)  # else the files below belong to root
     call("unshare", _USER | _MOUNTS | _PIDS | _NET | _IPC | _UTS | _CGROUP)
-    Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
-    Path("/proc/self/uid_map").write_text(f"{INNER} {user} 1", encoding="ascii")
-    Path("/proc/self/gid_map").write_text(f"{INNER} {group} 1", encoding="ascii")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{INNER} {user} 1"), ("gid_map", f"{INNER} {group} 1")):
+        descriptor = os.open(f"/proc/self/{name}", os.O_WRONLY)  # not as a text file: every program pays for this
+        os.write(descriptor, text.encode())
+        os.close(descriptor)
     for folder, options, flags in (
         ("/tmp", "size=16m,nr_inodes=2k,mode=700", 0),
         ("/dev/shm", "size=4m,nr_inodes=128,mode=700", 0),

@@ -1,4 +1,5 @@
-"""Process 1 of a program's namespaces: confined like the program, it starts it, says how it ended and ends what it left behind."""
+"""Process 1 of a program's namespaces: confined like the program, it becomes the program when that is called, or starts it once a case,
+says how it ended and ends what it left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from outcross.verify.sandbox.inside.program import run_command, run_script, serv
 
 
 def keep(line: socket.socket, *, seconds: int, memory: int, processes: int, fresh: bool, filtered: bool) -> None:
-    """Wait for orders on `line`, each with three descriptors (source or requests, input, output); one program at a time."""
+    """Wait for orders on `line`, each with three descriptors (source or requests, input, output); one program at a time.
+
+    With namespaces of its own the first program to be called takes this process's place: the kernel ends all others with it."""
     confine.die_with_parent()
     confine.adopt()
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -29,7 +32,7 @@ def keep(line: socket.socket, *, seconds: int, memory: int, processes: int, fres
         order, descriptors, _, _ = socket.recv_fds(line, 64, 3)
         if not order:
             return
-        child = os.fork()
+        child = 0 if fresh and order == b"calls" else os.fork()
         if not child:
             _become(order.decode(), line, descriptors, filtered)
         for descriptor in descriptors:

@@ -106,6 +106,7 @@ def _test_one(requests: int, replies: int, taken: int, options: dict[str, Any]) 
         finally:
             os._exit(0)
     there.close()
+    kept = tester.Keeper(here, child)
     try:
         confine.hide()
         resource.setrlimit(resource.RLIMIT_AS, (_TESTER_MEMORY, _TESTER_MEMORY))
@@ -113,12 +114,11 @@ def _test_one(requests: int, replies: int, taken: int, options: dict[str, Any]) 
         os.write(taken, b"x")  # the next tester may be made ready: what this one leaves is cleared away beside it
         os.close(taken)
         request["seconds"] = options["seconds"]
-        send(replies, tester.judge(tester.Keeper(here), request, options["wall"]))
+        send(replies, tester.judge(kept, request, options["wall"]))
     except EOFError:
         return _DONE
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        kept.end()
         if not options["fresh"]:
             keeper.end_all()
     return 0

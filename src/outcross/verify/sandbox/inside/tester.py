@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 import types
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from outcross.verify.sandbox.inside.commands import missing, prepared
@@ -54,8 +55,8 @@ class Remote:
 class Keeper:
     """The tester's end of the line to the process that starts programs."""
 
-    def __init__(self, line: socket.socket) -> None:
-        self.line = line
+    def __init__(self, line: socket.socket, process: int) -> None:
+        self.line, self.process = line, process
 
     def start(self, mode: str, *descriptors: int) -> None:
         """Start a program and give away the descriptors."""
@@ -66,7 +67,18 @@ class Keeper:
     def ending(self) -> dict[str, Any]:
         """How the program ended; waits for it."""
         said = self.line.recv(4096)
-        return dict(json.loads(said)) if said else {"status": -signal.SIGKILL, "cpu": 0.0}
+        if said:
+            return dict(json.loads(said))
+        _, status, used = os.wait4(self.process, 0)
+        self.process = 0
+        return {"status": os.waitstatus_to_exitcode(status), "cpu": used.ru_utime + used.ru_stime}
+
+    def end(self) -> None:
+        """End the process there, and with it all that runs in its namespaces."""
+        if self.process:
+            with suppress(ProcessLookupError, ChildProcessError):  # the clock may have run out just when it was waited for
+                os.kill(self.process, signal.SIGKILL)
+                os.waitpid(self.process, 0)
 
 
 class Link:
