@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": VALUES | READING,
     "web": VALUES | READING,
 }
-EVERYTHING = {"cli", "api", "config", "quickstart", "__init__", "__main__"}
+EVERYTHING = {"cli", "api", "config", "interop", "quickstart", "__init__", "__main__"}
 
 
 def modules() -> dict[str, Path]:

@@ -82,7 +82,12 @@ def test_a_hostile_answer_is_contained(name: str, found: dict[str, Score]) -> No
     assert found[name].verdict in ("fail", "error"), found[name]
     assert found[name].reason and len(found[name].evidence) <= 200
     if found[name].verdict == "error":
-        assert found[name].value is None and found[name].reason in ("timeout", "out of memory", "the worker died", "the check itself failed")
+        assert found[name].value is None and found[name].reason in (
+            "timeout",
+            "out of memory",
+            "the worker died",
+            "the check itself failed",
+        )
     assert found[f"after {name}"].verdict == "pass", found[f"after {name}"]
 
 

@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
@@ -30,7 +30,7 @@ from outcross.models.tabular import Tabular
 from outcross.recipe import fingerprint
 from outcross.schema import Schema
 from outcross.stages import Context, FitPlan, Stage
-from outcross.types import Canary, Completion, Drop, Example, Group, Measurement, Origin, Request, Response, Sample, Task
+from outcross.types import Canary, Completion, Drop, Example, Group, Measurement, Origin, Request, Response, Sample, Task, Turn
 from outcross.verify.exact import Exact
 
 TASKS = tuple(Task(f"t{a}{b}", f"{a}+{b}=", str(a + b)) for a in range(5) for b in range(5))
@@ -180,9 +180,16 @@ def test_a_generator_streams(kind: type[Stage], tmp_path: Path) -> None:
 
 
 # ── verifiers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+class Worth(Tabular):
+    """Values a turn by the length of its answer."""
+
+    def values(self, turns: Iterable[Turn], /) -> Iterator[Sequence[float]]:
+        return ([float(len(str(turn.completion.content)))] for turn in turns)
+
+
 def seated(folder: Path, stage: Any) -> Context:
     """A context with a model for every role that the stage asks; it weighs letters and numbers as judges are asked to."""
-    return context(folder, dict.fromkeys(stage.roles, Tabular(["A", "B", *map(str, range(1, 11))])))
+    return context(folder, dict.fromkeys(stage.roles, Worth(["A", "B", *map(str, range(1, 11))])))
 
 
 @pytest.mark.parametrize("kind", VERIFIERS)

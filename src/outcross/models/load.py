@@ -44,7 +44,7 @@ def load_model(path: str, machine: Machine) -> tuple[Any, Tokens, int]:
             tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:  # missing files, no network, unknown architectures: each raises another kind
         raise ModelError(f"the model {path} cannot be loaded: {error}") from error
-    return model.eval().to(device), Tokens(tokenizer, _end_ids(model)), _depth(place)
+    return model.eval().to(device), Tokens(tokenizer, _end_ids(model)), noted_depth(place)
 
 
 def new_model(
@@ -105,7 +105,7 @@ def write_note(folder: Path, depth: int) -> None:
     (folder / NOTE).write_text(json.dumps({"depth": depth}) + "\n", encoding="utf-8")
 
 
-def _depth(folder: Path) -> int:
+def noted_depth(folder: Path) -> int:
     """Generations of model-written data behind a saved model; 0 where nobody noted it."""
     try:
         return int(json.loads((folder / NOTE).read_text(encoding="utf-8"))["depth"])

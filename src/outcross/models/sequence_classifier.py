@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from outcross.errors import ConfigError, ModelError
+from outcross.models.tokens import Tokens
+from outcross.models.torch_lm import require_torch, weights_hash
 from outcross.stages import Model
 from outcross.train.machine import Machine
 from outcross.types import Turn, content_hash
@@ -48,9 +50,6 @@ class SequenceClassifier:
         """Content hash of weights, tokenizer and of what is read off them."""
         with self._lock:
             if self._id is None:
-                from outcross.models.tokens import Tokens
-                from outcross.models.torch_lm import weights_hash
-
                 weights = weights_hash(self._open(), Tokens(self._tokenizer).digest())
                 self._id = content_hash("sequence_classifier", weights, self._label, self._output, self._max_length)
             return self._id
@@ -85,7 +84,9 @@ class SequenceClassifier:
             text, special = turn.prompt + said, True
         elif isinstance(turn.prompt, tuple):
             if not self._tokenizer.chat_template:
-                raise ModelError("this reward model's tokenizer has no chat template, so it cannot read messages; use prompts that are texts")
+                raise ModelError(
+                    "this reward model's tokenizer has no chat template, so it cannot read messages; use prompts that are texts"
+                )
             messages = [{"role": message.role, "content": message.content} for message in turn.prompt]
             messages.append({"role": "assistant", "content": said})
             text, special = str(self._tokenizer.apply_chat_template(messages, tokenize=False)), False
@@ -153,10 +154,8 @@ def sequence_classifier(
     """
     if output not in _OUTPUTS:
         raise ConfigError(f"sequence_classifier: output is {output!r}; allowed: {', '.join(_OUTPUTS)}")
-    from outcross.models.torch_lm import _require
-
-    _require()
-    from outcross.models.load import _depth
+    require_torch("a reward model")
+    from outcross.models.load import noted_depth
 
     model, tokenizer = _loaded(path, machine)
     tokenizer.truncation_side = "left"
@@ -174,7 +173,7 @@ def sequence_classifier(
         max_length=min(max_length or 1 << 30, _context(model, tokenizer)),
         batch_tokens=batch_tokens,
         rows=machine.sample_batch,
-        depth=_depth(Path(path).expanduser()),
+        depth=noted_depth(Path(path).expanduser()),
     )
 
 

@@ -212,7 +212,7 @@ def torch_lm(path: str, *, machine: Machine = Machine(), lora: Lora | None = Non
     A GGUF file is converted once to bfloat16 safetensors, kept under `OUTCROSS_CACHE` (else `~/.cache/outcross`). `lora`: how it will be
     trained; None: all weights. Raises `ModelError` if there is no complete model, `MissingExtra` without PyTorch.
     """
-    _require()
+    require_torch("a local language model")
     from outcross.models.load import load_model
 
     model, tokens, depth = load_model(path, machine)
@@ -237,7 +237,7 @@ def from_config(
 
     Raises `ConfigError` if no model can be built, `MissingExtra` without PyTorch.
     """
-    _require()
+    require_torch("a local language model")
     from outcross.models.load import new_model
 
     model, tokens = new_model(config, alphabet=alphabet, tokenizer=tokenizer, seed=seed, machine=machine)
@@ -259,9 +259,10 @@ def weights_hash(model: Any, salt: bytes) -> str:
     return found.hexdigest()
 
 
-def _require() -> None:
+def require_torch(what: str) -> None:
+    """Raises `MissingExtra`, which names what needs it, without PyTorch or transformers."""
     for package in ("torch", "transformers"):
         try:
             __import__(package)
         except ImportError:
-            raise MissingExtra(package, "torch", "a local language model") from None
+            raise MissingExtra(package, "torch", what) from None

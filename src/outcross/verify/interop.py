@@ -49,7 +49,9 @@ class VerlReward(Stage):
     def _values(self, task: Task, samples: Sequence[Sample]) -> list[Any]:
         known = {"data_source": dict(task.columns).get("data_source", self.data_source), "ground_truth": task.answer}
         calls = [
-            partial(self.function, **known, solution_str=item.text, extra_info=_columns(task, "extra_info") | {"num_turns": len(item.turns)})
+            partial(
+                self.function, **known, solution_str=item.text, extra_info=_columns(task, "extra_info") | {"num_turns": len(item.turns)}
+            )
             for item in samples
         ]
         return [_keyed(value, "score") for value in called(calls)]
@@ -74,9 +76,11 @@ class VerifiersReward(Stage):
     canaries: tuple[Canary, ...] = ()
 
     def __post_init__(self) -> None:
-        plural = sorted((named_by(self.function) or set()) & {"completions", "states", "answers", "infos"})
-        if plural and "prompts" not in (named_by(self.function) or set()):
-            raise ConfigError(f"verifiers_reward: {self.name} takes {', '.join(plural)}: it judges whole groups; use `function` (TRL's form)")
+        plural = sorted((named_by(self.function) or set()) & {"prompts", "completions", "states", "answers", "infos"})
+        if plural:
+            raise ConfigError(
+                f"verifiers_reward: {self.name} takes {', '.join(plural)}: it judges whole groups; use `function` (TRL's form)"
+            )
 
     @property
     def name(self) -> str:

@@ -25,7 +25,8 @@ class RewardModel(Stage):
     relative: the value as it is ("none"), or within the task's answers: "z", standard deviations above their mean (0 when all are equal),
         or "rank", the share of the others that are worth less, ties counting half. Fewer than two answers are then abstained on.
 
-    A number that is not finite is an error. Answers that were cut off fail without a value, for no number of a reward's scale means "none".
+    A number that is not finite is an error. Answers that were cut off are not shown to the model: they fail, with the least value
+    of their task's answers and no more than `passes_at`, for no number of a reward's scale means "nothing".
     """
 
     passes_at: float = 0.0
@@ -62,7 +63,8 @@ class RewardModel(Stage):
             yield Group(
                 group.task,
                 tuple(
-                    sample if sample.error else with_score(sample, self._score(sample, raw.get(sample.id), finite)) for sample in group.samples
+                    sample if sample.error else with_score(sample, self._score(sample, raw.get(sample.id), finite))
+                    for sample in group.samples
                 ),
             )
 
@@ -75,18 +77,20 @@ class RewardModel(Stage):
         if raw is None:
             if not isinstance(sample.content, str):
                 return Score(self.name, self.version, "error", None, "the answer is an array, not text")
-            return Score(self.name, self.version, "fail", None, UNFINISHED[1])
+            return Score(self.name, self.version, "fail", min([self.passes_at, *self._values(group)]), UNFINISHED[1])
         if not math.isfinite(raw):
             return Score(self.name, self.version, "error", None, "the reward model gave no finite number")
-        if self.relative == "none":
-            return self._verdict(raw, "")
-        if len(group) < 2:
+        if self.relative != "none" and len(group) < 2:
             return Score(self.name, self.version, "abstain", None, "there is no other answer to compare with", f"reward {raw:.6g}")
-        value = z_score(raw, group) if self.relative == "z" else rank(raw, group)
-        return self._verdict(value, f"reward {raw:.6g}")
-
-    def _verdict(self, value: float, evidence: str) -> Score:
+        (value,) = self._values(group, (raw,))
+        evidence = "" if self.relative == "none" else f"reward {raw:.6g}"
         return Score(self.name, self.version, "pass" if value >= self.passes_at else "fail", value, "", evidence)
+
+    def _values(self, among: Sequence[float], of: Sequence[float] | None = None) -> list[float]:
+        if self.relative == "none" or len(among) < 2:
+            return list(among if of is None else of)
+        relative = z_score if self.relative == "z" else rank
+        return [relative(value, among) for value in (among if of is None else of)]
 
 
 def z_score(value: float, among: Sequence[float]) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from outcross.verify.each import Finding
+from outcross.verify.sandbox.inside import confine, seccomp
 
 Judge = Callable[..., Finding]
 Answer = tuple[str, str, str] | list[str]
@@ -60,8 +61,6 @@ def _confine(memory: int) -> None:
         resource.setrlimit(which, (limit, limit))
     if sys.platform != "linux":
         return
-    from outcross.verify.sandbox.inside import confine, seccomp
-
     confine.die_with_parent()
     confine.drop_capabilities()
     if seccomp.available():
