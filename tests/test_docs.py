@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from outcross.cli.main import app
 from outcross.config.overrides import split_words
-from outcross.config.runfile import BenchFile, BudgetFile, CardFile, RunFile, load
+from outcross.config.runfile import BenchFile, BudgetFile, CardFile, ErrorsFile, RunFile, load
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], key=lambda path: path.name)
@@ -213,18 +213,15 @@ def test_the_reference_is_what_the_code_says() -> None:
 
 
 def test_the_reference_names_every_outer_key_with_its_default() -> None:
-    models = {"": RunFile, "bench.": BenchFile, "budget.": BudgetFile, "card.": CardFile}
+    models = {"": RunFile, "bench.": BenchFile, "budget.": BudgetFile, "card.": CardFile, "errors.": ErrorsFile}
     wanted = {f"{prefix}{name}": item for prefix, model in models.items() for name, item in model.model_fields.items()}
     rows = re.findall(r"^\| `([a-z_.]+)` \| ([^|]+) \|", reference.PAGE.read_text().partition("## Data from files")[0], re.MULTILINE)
-    assert {key for key, _ in rows} == wanted.keys() - {"bench", "budget", "card"}
+    assert {key for key, _ in rows} == wanted.keys() - {"bench", "budget", "card", "errors"}
     for key, shown in rows:
         item = wanted[key]
-        default = (
-            "required"
-            if item.is_required()
-            else item.get_default(call_default_factory=True) or ("none" if item.default is None else item.default)
-        )
-        if key not in ("name", "machine", "bench.verify"):
+        value = None if item.is_required() else item.get_default(call_default_factory=True)
+        default = "required" if item.is_required() else "none" if value in (None, {}, []) else value
+        if key != "name":
             assert shown.strip("`") == str(default).replace("False", "false"), key
 
 

@@ -183,3 +183,25 @@ def test_a_rubric_of_the_real_package_scores_with_a_verifier() -> None:
     found = asyncio.run(rollout("4"))
     assert found["reward"] == 1.0 and found["metrics"] == {"exact": 1.0}
     assert asyncio.run(rollout("5"))["reward"] == 0.0
+
+
+@pytest.mark.skipif(not has("trl", "1."), reason="pip install trl runs this")
+@pytest.mark.filterwarnings("default")
+def test_the_trainer_of_trl_leaves_out_what_could_not_be_judged(tmp_path: Path) -> None:
+    from datasets import Dataset
+    from tiny_lm import tiny
+    from trl import GRPOConfig, GRPOTrainer
+
+    tiny().save(tmp_path / "lm")
+    settings = {"output_dir": str(tmp_path / "out"), "per_device_train_batch_size": 2, "num_generations": 2, "report_to": [], "bf16": False}
+    with as_trl_reward(Exact(), answer="gold") as reward:
+        rows = [{"prompt": "1+1=", "gold": "2"}, {"prompt": "1+1=", "gold": "2"}, {"prompt": "2+2=", "gold": None}]
+        trainer = GRPOTrainer(
+            model=str(tmp_path / "lm"),
+            reward_funcs=[reward],
+            train_dataset=Dataset.from_list(rows),
+            args=GRPOConfig(**settings, use_cpu=True),
+        )
+        found = trainer._calculate_rewards(rows, [row["prompt"] for row in rows], ["2", "3", "4"], [[4], [5], [6]])
+    assert trainer.reward_func_names == ["exact"]
+    assert found[:2, 0].tolist() == [1.0, 0.0] and math.isnan(found[2, 0])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tiny_lm import ALPHABET, LLAMA, tiny
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+import outcross
 from outcross.errors import ConfigError, ModelError
 from outcross.models.sequence_classifier import batches, read_off, sequence_classifier
 from outcross.models.tabular import Tabular
@@ -156,3 +157,23 @@ def test_it_streams_and_says_what_a_reward_model_is() -> None:
     assert read == 128
     with pytest.raises(ConfigError, match="sequence_classifier"):
         list(RewardModel()(context(Path(), {"reward": Tabular(["1"])}), [group("1")]))
+
+
+def test_a_run_file_releases_rows_by_a_reward_model(tmp_path: Path) -> None:
+    folder(tmp_path / "rm")
+    (tmp_path / "tasks.jsonl").write_text('{"prompt": "1+1=", "answer": "2"}\n{"prompt": "1+2=", "answer": "3"}\n')
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        """
+models:
+  policy: {use: tabular, answers: ["1", "2", "3", "22"]}
+  reward: {use: sequence_classifier, path: rm}
+bench: {tasks: {use: files, path: tasks.jsonl}}
+recipe: {use: dataset, generate: {use: draw, n: 4}, verify: [{use: reward_model, relative: rank, passes_at: 0.5}], gate: observe}
+unsafe: true
+"""
+    )
+    run = outcross.run(path, out=tmp_path / "out")
+    assert any("reward_model (trained)" in line for line in run.summary.headings)
+    groups, drops = run.table("groups", engine="arrow"), run.table("drops", engine="arrow")
+    assert set(groups.column("verdict").to_pylist()) == {"pass", "fail"} and groups.num_rows + drops.num_rows == 8
