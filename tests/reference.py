@@ -47,7 +47,14 @@ def names() -> Iterator[str]:
 def parts() -> Iterator[str]:
     """Settings that have settings of their own, by the name under which they stand."""
     yield from ("| setting | its settings |", "|---|---|")
-    for name, target in (("plan", FitPlan), ("mix", Mixture), ("sampling", Sampling), ("machine", Machine), ("lora", Lora), ("price", Price)):
+    for name, target in (
+        ("plan", FitPlan),
+        ("mix", Mixture),
+        ("sampling", Sampling),
+        ("machine", Machine),
+        ("lora", Lora),
+        ("price", Price),
+    ):
         yield row(f"`{name}`", settings(target, ()))
 
 

@@ -11,7 +11,21 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "outcross"
 HEAVY = {"torch", "transformers", "peft", "accelerate", "reasoning_gym", "polars", "pandas", "duckdb", "datasets", "gguf", "safetensors"}
 STAGES = {"generate", "verify", "curate", "train", "evaluate", "gate", "tasks", "lab"}
-VALUES = {"sequential", "breakeven", "reviews", "types", "stages", "errors", "recipe", "select", "mix", "text", "schema", "structured", "judgement"}
+VALUES = {
+    "sequential",
+    "breakeven",
+    "reviews",
+    "types",
+    "stages",
+    "errors",
+    "recipe",
+    "select",
+    "mix",
+    "text",
+    "schema",
+    "structured",
+    "judgement",
+}
 READING = {"engine.store", "engine.tables", "engine.recall", "engine.journal"}
 
 # package or module → what it may import besides itself

@@ -9,10 +9,12 @@ import typer
 
 from outcross.cli import (
     batch,
+    compare,
     doctor,
     du,
     evaluate,
     export,
+    gate,
     generate,
     init,
     listing,
@@ -64,10 +66,12 @@ app.command("list", rich_help_panel=LOOK)(listing.list_runs)
 app.command("show", rich_help_panel=LOOK)(show.show)
 app.command("trace", rich_help_panel=LOOK)(trace.trace)
 app.command("report", rich_help_panel=LOOK)(report.report)
+app.command("gate", rich_help_panel=LOOK)(gate.gate)
 app.command("du", rich_help_panel=LOOK)(du.du)
 app.command("reproduce", rich_help_panel=TRY)(reproduce.reproduce)
 app.command("sample", rich_help_panel=TRY)(sample.sample)
 app.command("eval", rich_help_panel=TRY)(evaluate.evaluate)
+app.command("compare", rich_help_panel=TRY)(compare.compare)
 app.command("export", rich_help_panel=TRY)(export.export)
 app.command("review", rich_help_panel=CARE)(review.review)
 app.command("verifier-check", rich_help_panel=CARE)(verifier_check.verifier_check)

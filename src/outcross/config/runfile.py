@@ -164,7 +164,9 @@ class Plan:
         budget = Budget(**self.file.budget.model_dump())
         journal = None if self.file.journal is None else self.base / Path(self.file.journal).expanduser()
         errors = ErrorRule(**self.file.errors.model_dump())
-        return Options(budget, self.file.unsafe, self.file.keep_models, config, self.file.name, journal, errors=errors, proofs=self.proofs())
+        return Options(
+            budget, self.file.unsafe, self.file.keep_models, config, self.file.name, journal, errors=errors, proofs=self.proofs()
+        )
 
 
 def of_run(run: RunDir, changes: Changes = ()) -> Plan:

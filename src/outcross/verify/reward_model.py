@@ -46,15 +46,16 @@ class RewardModel(Stage):
             raise ConfigError(
                 "the model of role 'reward' gives no values; use a reward model, for example `{use: sequence_classifier, path: FOLDER}`"
             )
+        version = f"{self.version}(reward@{model.id})"  # so that a recall can tell one reward model from the next
         held: list[Group] = []
         for group in groups:
             held.append(group)
             if sum(len(item.samples) for item in held) >= WINDOW:
-                yield from self._judged(model, held)
+                yield from self._judged(version, model, held)
                 held = []
-        yield from self._judged(model, held)
+        yield from self._judged(version, model, held)
 
-    def _judged(self, model: Values, groups: Sequence[Group]) -> Iterator[Group]:
+    def _judged(self, version: str, model: Values, groups: Sequence[Group]) -> Iterator[Group]:
         turns = [sample.turns[-1] for group in groups for sample in group.samples if _can_be_judged(sample)]
         found = iter(model.values(turns))
         for group in groups:
@@ -63,7 +64,7 @@ class RewardModel(Stage):
             yield Group(
                 group.task,
                 tuple(
-                    sample if sample.error else with_score(sample, self._score(sample, raw.get(sample.id), finite))
+                    sample if sample.error else with_score(sample, self._score(version, sample, raw.get(sample.id), finite))
                     for sample in group.samples
                 ),
             )
@@ -73,18 +74,18 @@ class RewardModel(Stage):
             return math.nan
         return {"last": lambda: values[-1], "mean": lambda: sum(values) / len(values), "min": lambda: min(values)}[self.over]()
 
-    def _score(self, sample: Sample, raw: float | None, group: Sequence[float]) -> Score:
+    def _score(self, version: str, sample: Sample, raw: float | None, group: Sequence[float]) -> Score:
         if raw is None:
             if not isinstance(sample.content, str):
-                return Score(self.name, self.version, "error", None, "the answer is an array, not text")
-            return Score(self.name, self.version, "fail", min([self.passes_at, *self._values(group)]), UNFINISHED[1])
+                return Score(self.name, version, "error", None, "the answer is an array, not text")
+            return Score(self.name, version, "fail", min([self.passes_at, *self._values(group)]), UNFINISHED[1])
         if not math.isfinite(raw):
-            return Score(self.name, self.version, "error", None, "the reward model gave no finite number")
+            return Score(self.name, version, "error", None, "the reward model gave no finite number")
         if self.relative != "none" and len(group) < 2:
-            return Score(self.name, self.version, "abstain", None, "there is no other answer to compare with", f"reward {raw:.6g}")
+            return Score(self.name, version, "abstain", None, "there is no other answer to compare with", f"reward {raw:.6g}")
         (value,) = self._values(group, (raw,))
         evidence = "" if self.relative == "none" else f"reward {raw:.6g}"
-        return Score(self.name, self.version, "pass" if value >= self.passes_at else "fail", value, "", evidence)
+        return Score(self.name, version, "pass" if value >= self.passes_at else "fail", value, "", evidence)
 
     def _values(self, among: Sequence[float], of: Sequence[float] | None = None) -> list[float]:
         if self.relative == "none" or len(among) < 2:
