@@ -196,7 +196,9 @@ def seated(folder: Path, stage: Any) -> Context:
 def test_a_verifier_adds_one_score_to_each_answer_and_changes_nothing_else(kind: type[Stage], tmp_path: Path) -> None:
     stage = built(kind)
     given = [mixed(index) for index in range(4)]
-    result = list(stage(seated(tmp_path, stage), given))
+    ctx = seated(tmp_path, stage)
+    version = f"{stage.version}(reward@{ctx.model('reward').id})" if "reward" in stage.roles else stage.version
+    result = list(stage(ctx, given))
     assert [group.task for group in result] == [group.task for group in given]
     for before, after in zip(given, result, strict=True):
         assert ids(before.samples) == ids(after.samples)
@@ -206,7 +208,7 @@ def test_a_verifier_adds_one_score_to_each_answer_and_changes_nothing_else(kind:
                 continue
             assert new.scores[:-1] == old.scores and (new.turns, new.origin, new.seat) == (old.turns, old.origin, old.seat)
             added = new.scores[-1]
-            assert (added.verifier, added.version) == (stage.name, stage.version)
+            assert (added.verifier, added.version) == (stage.name, version)
             assert (added.value is not None) == (added.verdict in ("pass", "fail"))
             assert added.verdict == "pass" or added.reason or added.value is not None or added.verdict == "abstain"
     assert stage.ground in GROUNDS
