@@ -171,6 +171,11 @@ def test_a_gate_without_a_margin_or_with_an_unknown_probe_is_refused() -> None:
         NonInferior(superior=("pas_rate",))(same, {"pass_rate": 0.02})
 
 
+def test_better_than_real_data_is_not_to_be_had() -> None:
+    with pytest.raises(ConfigError, match="more is no merit"):
+        NonInferior(superior=("entropy",))(compare(diversity(0.6, 0.01), diversity(0.6, 0.01)), {"entropy": 0.1})
+
+
 def test_observe_and_open_promote_and_say_ungated() -> None:
     found = compare(rates(answers(1000, 500)), rates(answers(1000, 600)), left=0.0)
     observed = Observe()(found, {"pass_rate": 0.02})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from outcross.errors import ConfigError, GuardError, did_you_mean
-from outcross.gate.evidence import Evidence, weigh
+from outcross.gate.evidence import OVER_REAL, Evidence, weigh
 from outcross.gate.paired import power
 from outcross.gate.reason import explain, shortage
 from outcross.stages import Stage
@@ -100,3 +100,8 @@ class NonInferior(Stage):
         for probe in self.superior:
             if probe not in margins:
                 raise ConfigError(f"`superior` names the probe {probe!r}; {did_you_mean(probe, margins)}")
+            if comparison.candidate[probe].unit.endswith(OVER_REAL):
+                raise ConfigError(
+                    f"`superior` names the probe {probe!r}, which is measured against real data: as varied as these is as good as it gets, "
+                    "and more is no merit. Ask for a better probe of quality, such as `pass_rate`"
+                )
