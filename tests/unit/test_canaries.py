@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from helpers import context
+from judges import biased
 from toys import HELD_OUT, TASKS, model, outcomes, phase, play, recipe, record
 
 from outcross.engine import canaries
@@ -25,16 +27,21 @@ from outcross.evaluate.pass_rate import PassRate
 from outcross.generate.draw import Draw
 from outcross.models.scripted import Scripted
 from outcross.stages import Ask, Context, Dialogue, Stage, Verifier, canaries_of
-from outcross.types import Canary, Ground, Group, Request, Sample, Score, Task
+from outcross.types import Canary, Completion, Ground, Group, Request, Response, Sample, Score, Task
 from outcross.verify.arithmetic import Number
 from outcross.verify.code import Code
 from outcross.verify.combine import AllOf, FirstDecisive, Retried, WeightedSum
 from outcross.verify.each import Finding, scored, with_score
 from outcross.verify.exact import Exact
 from outcross.verify.function import Function
+from outcross.verify.judge_pairwise import Baseline, PairwiseJudge
+from outcross.verify.judge_pointwise import PointwiseJudge
+from outcross.verify.judge_prompt import Instructions
+from outcross.verify.judge_rubric import Criterion, RubricJudge
 from outcross.verify.math import Math
 from outcross.verify.reasoning_gym import ReasoningGymScorer
 from outcross.verify.regenerated import Regenerated
+from outcross.verify.reward_model import RewardModel
 from outcross.verify.vote import Vote
 from outcross.verify.with_canaries import WithCanaries
 
@@ -282,6 +289,65 @@ def test_few_errors_or_few_answers_stop_nothing(tmp_path: Path) -> None:
     assert len(play(made, tmp_path / "share", errors=ErrorRule(share=0.99, after=1)).rounds()) == 1
     fewer = 6 * len(TASKS) + 1
     assert len(play(made, tmp_path / "after", errors=ErrorRule(share=0.0, after=fewer)).rounds()) == 1
+
+
+# ── judges ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def always(probs: Mapping[str, float]) -> Scripted:
+    """A judge that says the same of everything."""
+
+    def answer(request: Request) -> Response:
+        if not request.choices:
+            return Response(
+                (
+                    Completion(
+                        '{"correct": {"reason": "", "mark": 5}, "complete": {"reason": "", "mark": 5}, "clear": {"reason": "", "mark": 5}}'
+                    ),
+                )
+            )
+        return Response((Completion("", choice_log_probs=tuple(math.log(probs.get(item.strip(), 1e-9)) for item in request.choices)),))
+
+    return Scripted(answer, name="always")
+
+
+@pytest.mark.parametrize("verifier", [PairwiseJudge(), PairwiseJudge(against="reference"), PointwiseJudge(), RubricJudge()])
+def test_a_judge_that_says_the_same_of_everything_stops_the_run(tmp_path: Path, verifier: Verifier) -> None:
+    """It prefers the place that is shown first, or gives full marks to all."""
+    with pytest.raises(CanaryFailed, match=f"{verifier.name}.*failed its canary 'a sum'"):  # type: ignore[attr-defined]
+        play(
+            recipe(phase(verify=(Exact(), verifier), learn={}, curate=(), rounds=1)),
+            tmp_path,
+            {"policy": model(), "judge": always({"A": 0.9, "B": 0.1, "10": 1.0})},
+        )
+    assert not list(tmp_path.rglob("groups.parquet")), "nothing was judged by it"
+
+
+@pytest.mark.parametrize(
+    "verifier", [PairwiseJudge(), PairwiseJudge(against="first"), PairwiseJudge(against="reference"), PointwiseJudge()]
+)
+def test_a_judge_that_knows_the_obvious_goes_on_and_the_record_says_so(tmp_path: Path, verifier: Verifier) -> None:
+    found = play(
+        recipe(phase(verify=(Exact(), verifier), learn={}, curate=(), rounds=1)), tmp_path, {"policy": model(), "judge": biased(len, 0.0)}
+    )
+    (tried,) = [item for item in canaries.recorded(found.rounds()[0]) if "judge" in item["verifier"] and item["before"] == "verify"]  # type: ignore[index]
+    alone = getattr(verifier, "against", "") == "reference"
+    assert (tried["gold"], tried["bad"]) == (0 if alone else 2, 2)  # type: ignore[index]
+
+
+def test_a_judge_of_something_else_than_good_answers_has_the_canaries_that_its_user_declares() -> None:
+    """What is obvious under other instructions, against a model's answer, or to a reward model, nobody else knows."""
+    kind = Instructions(principles=("Prefer the kinder answer.",))
+    free: list[Verifier] = [
+        PairwiseJudge(instructions=kind),
+        PairwiseJudge(against=Baseline()),
+        PairwiseJudge(passes_at=0.0),
+        PointwiseJudge(instructions=Instructions("Rate its length.")),
+        RubricJudge(preamble="Be strict."),
+        RubricJudge(criteria=(Criterion("kind", "Is it kind?"),)),
+        RewardModel(),
+    ]
+    assert [canaries_of(item) for item in free] == [()] * len(free)
+    own = (Canary(SUM, ("4", "5"), ("pass", "fail")),)
+    assert canaries_of(RewardModel(canaries=own)) == canaries_of(WithCanaries(free[0], own)) == own
 
 
 # ── durations ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from outcross.verify.exact import Exact
 from outcross.verify.function import Function
 from outcross.verify.interop import OpenrlhfReward, VerifiersReward, VerlReward
 from outcross.verify.judge_pointwise import PointwiseJudge
+from outcross.verify.verifiers_task import VerifiersTaskReward
 
 
 def scores(stage: Any, one: Any) -> list[Any]:
@@ -166,6 +168,11 @@ def has(package: str, version: str) -> bool:
         return False
 
 
+def has_v1() -> bool:
+    """From 0.2 on the package has the second form of tasks, and no longer the first."""
+    return any(has("verifiers", f"0.{minor}.") for minor in range(2, 10))
+
+
 @pytest.mark.skipif(not has("verifiers", "0.1."), reason="pip install 'verifiers<0.2' in an environment of its own runs this")
 @pytest.mark.filterwarnings("default")
 def test_a_rubric_of_the_real_package_scores_with_a_verifier() -> None:
@@ -183,6 +190,30 @@ def test_a_rubric_of_the_real_package_scores_with_a_verifier() -> None:
     found = asyncio.run(rollout("4"))
     assert found["reward"] == 1.0 and found["metrics"] == {"exact": 1.0}
     assert asyncio.run(rollout("5"))["reward"] == 0.0
+
+
+@pytest.mark.skipif(not has_v1(), reason="pip install 'verifiers>=0.2' in an environment of its own runs this")
+@pytest.mark.filterwarnings("default")
+def test_a_task_of_the_real_package_is_a_verifier() -> None:
+    import verifiers_tasks as theirs
+
+    prompt = (Message("system", "Be short."), Message("user", "2+2="))
+    verifier = VerifiersTaskReward(theirs.Sum, passes_at=2.0)
+    found = scores(verifier, group("4", " 5 ", "four, which is 2 + 2", prompt=prompt, answer="4", columns=(("level", "3"),)))
+    assert [(item.verdict, item.value) for item in found] == [("pass", 2.5), ("fail", 0.5), ("fail", 0.0)]
+    assert json.loads(found[0].evidence) == {"right": 1.0, "short": 0.5, "level": 3.0}
+    assert {item.verifier for item in found} == {"Sum"} and len(verifier.version) == 8
+    (unfit,) = scores(verifier, group("4", columns=(("level", "high"),)))
+    assert unfit.verdict == "error" and "level" in unfit.reason
+    for task, why in ((theirs.Boxed, "needs a runtime"), (theirs.Nothing, "no method under"), (dict, "is no verifiers.v1.Task")):
+        with pytest.raises(ConfigError, match=why):
+            list(VerifiersTaskReward(task)(context(Path()), []))
+
+
+@pytest.mark.skipif(has_v1(), reason="runs where the package verifiers is absent")
+def test_a_verifiers_task_needs_its_package() -> None:
+    with pytest.raises(ConfigError, match="pip install verifiers"):
+        list(VerifiersTaskReward(dict)(context(Path()), []))
 
 
 @pytest.mark.skipif(not has("trl", "1."), reason="pip install trl runs this")

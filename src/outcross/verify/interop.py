@@ -50,7 +50,7 @@ class VerlReward(Stage):
         known = {"data_source": dict(task.columns).get("data_source", self.data_source), "ground_truth": task.answer}
         calls = [
             partial(
-                self.function, **known, solution_str=item.text, extra_info=_columns(task, "extra_info") | {"num_turns": len(item.turns)}
+                self.function, **known, solution_str=item.text, extra_info=columns_of(task, "extra_info") | {"num_turns": len(item.turns)}
             )
             for item in samples
         ]
@@ -97,8 +97,8 @@ class VerifiersReward(Stage):
         wanted = named_by(self.function)
         calls = []
         for sample in samples:
-            info = _columns(task, "info")
-            known: dict[str, Any] = {"prompt": _messages(task.prompt), "completion": [{"role": "assistant", "content": sample.text}]}
+            info = columns_of(task, "info")
+            known: dict[str, Any] = {"prompt": messages_of(task.prompt), "completion": [{"role": "assistant", "content": sample.text}]}
             known |= {"answer": task.answer or "", "info": info, "task": info.get("task", "default")}
             known |= {"state": dict(known)} | ({} if self.parser is None else {"parser": self.parser})
             calls.append(partial(self.function, **{name: value for name, value in known.items() if wanted is None or name in wanted}))
@@ -147,7 +147,7 @@ def _keyed(value: Any, key: str) -> Any:
     return Noted(value[key], {name: item for name, item in value.items() if name != key})
 
 
-def _columns(task: Task, nested: str) -> dict[str, Any]:
+def columns_of(task: Task, nested: str) -> dict[str, Any]:
     """The task's columns; one called `nested` that is a JSON object is opened."""
     found: dict[str, Any] = dict(task.columns)
     try:
@@ -160,7 +160,7 @@ def _columns(task: Task, nested: str) -> dict[str, Any]:
     return found
 
 
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
+def messages_of(prompt: Prompt) -> list[dict[str, str]]:
     if isinstance(prompt, tuple):
         return [{"role": message.role, "content": message.content} for message in prompt]
     return [{"role": "user", "content": prompt_text(prompt)}]

@@ -10,9 +10,10 @@ from outcross.errors import ConfigError
 from outcross.judgement import DECIMALS, Compared, Judgement, keys, written
 from outcross.stages import Ask, Context, Dialogue, Role, Stage
 from outcross.text import prompt_text
-from outcross.types import Ground, Group, Request, Response, Sample, Sampling, Score
+from outcross.types import Canary, Ground, Group, Request, Response, Sample, Sampling, Score
 from outcross.verify.each import with_score
 from outcross.verify.judge_ask import Sampled, Way, Weighed, can_be_judged, in_order, nonce_of, not_judged, way_of, weighed
+from outcross.verify.judge_canaries import obvious
 from outcross.verify.judge_prompt import Answered, Instructions, Question, body_of, explanation_of, neutral, prompt_of
 
 LETTERS = ("A", "B")
@@ -109,6 +110,14 @@ class PairwiseJudge(Stage):
     @property
     def roles(self) -> tuple[Role, ...]:  # type: ignore[override]
         return tuple(dict.fromkeys((self.role, *([self.against.role] if isinstance(self.against, Baseline) else []))))
+
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        """Obvious ones. None for instructions of one's own, under which others may be obvious (`with_canaries`), against a role whose answer is
+        not known, and where every sample passes."""
+        if not self.instructions.usual or isinstance(self.against, Baseline) or self.passes_at == 0:
+            return ()
+        return obvious(alone=self.against == "reference")
 
     def calls(self, tasks: int, /) -> Mapping[Role, int]:
         """For groups of four samples; see `calls_for`."""

@@ -10,9 +10,10 @@ from outcross.errors import ConfigError
 from outcross.judgement import DECIMALS, Judgement, written
 from outcross.stages import Context, Dialogue, Role, Stage
 from outcross.text import prompt_text
-from outcross.types import Ground, Group, Sample, Score
+from outcross.types import Canary, Ground, Group, Sample, Score
 from outcross.verify.each import with_score
 from outcross.verify.judge_ask import Sampled, Way, Weighed, can_be_judged, in_order, nonce_of, not_judged, way_of, weighed
+from outcross.verify.judge_canaries import obvious
 from outcross.verify.judge_pairwise import USUAL
 from outcross.verify.judge_prompt import Answered, Instructions, Question, body_of, prompt_of
 
@@ -76,6 +77,11 @@ class PointwiseJudge(Stage):
     @property
     def roles(self) -> tuple[Role, ...]:  # type: ignore[override]
         return (self.role,)
+
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        """Obvious ones. None for instructions of one's own, under which others may be obvious (`with_canaries`), and where every sample passes."""
+        return obvious() if self.instructions.usual and self.passes_at > 0 else ()
 
     def calls(self, tasks: int, /) -> Mapping[Role, int]:
         """For groups of four samples; see `calls_for`."""

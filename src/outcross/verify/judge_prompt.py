@@ -55,6 +55,11 @@ class Instructions:
     principles: tuple[str, ...] = ()
     plain_text: bool = False
 
+    @property
+    def usual(self) -> bool:
+        """Whether the judge asks, in its own words, which answers are good."""
+        return not self.preamble and not self.principles
+
 
 @dataclass(frozen=True)
 class Question:

@@ -14,9 +14,10 @@ from outcross.schema import Schema
 from outcross.stages import Ask, Context, Dialogue, Role, Stage
 from outcross.structured import kept, settled, told
 from outcross.text import prompt_text
-from outcross.types import Ground, Group, Message, Request, Response, Sample, Sampling, Score
+from outcross.types import Canary, Ground, Group, Message, Request, Response, Sample, Sampling, Score
 from outcross.verify.each import with_score
 from outcross.verify.judge_ask import can_be_judged, in_order, nonce_of, not_judged
+from outcross.verify.judge_canaries import obvious
 from outcross.verify.judge_pairwise import USUAL
 from outcross.verify.judge_prompt import body_of
 
@@ -72,6 +73,11 @@ class RubricJudge(Stage):
     @property
     def roles(self) -> tuple[Role, ...]:  # type: ignore[override]
         return (self.role,)
+
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        """Obvious ones. None for criteria of one's own, under which others may be obvious (`with_canaries`), and where every sample passes."""
+        return obvious() if self.criteria == GENERAL and not self.preamble and self.passes_at > 0 else ()
 
     def calls(self, tasks: int, /) -> Mapping[Role, int]:
         """For groups of four samples; see `calls_for`."""

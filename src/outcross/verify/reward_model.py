@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from outcross.errors import ConfigError
 from outcross.stages import Context, Role, Stage, Values
-from outcross.types import Ground, Group, Sample, Score
+from outcross.types import Canary, Ground, Group, Sample, Score
 from outcross.verify.each import UNFINISHED, with_score
 
 WINDOW = 256  # answers held, and offered to the model, at once
@@ -25,6 +25,8 @@ class RewardModel(Stage):
     relative: the value as it is ("none"), or within the task's answers: "z", standard deviations above their mean (0 when all are equal),
         or "rank", the share of the others that are worth less, ties counting half. Fewer than two answers are then abstained on.
 
+    canaries: answers whose verdicts are known, tried before every batch. Only the model's user knows what is obvious to it.
+
     A number that is not finite is an error. Answers that were cut off are not shown to the model: they fail, with the least value
     of their task's answers and no more than `passes_at`, for no number of a reward's scale means "nothing".
     """
@@ -32,6 +34,7 @@ class RewardModel(Stage):
     passes_at: float = 0.0
     relative: Literal["none", "z", "rank"] = "none"
     over: Literal["last", "mean", "min"] = "last"
+    canaries: tuple[Canary, ...] = ()
     ground: ClassVar[Ground] = "trained"
     roles: ClassVar[tuple[Role, ...]] = ("reward",)
 
