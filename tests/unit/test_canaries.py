@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 from helpers import context
-from judges import biased
+from judges import weighing
 from toys import HELD_OUT, TASKS, model, outcomes, phase, play, recipe, record
 
 from outcross.engine import canaries
@@ -325,9 +325,8 @@ def test_a_judge_that_says_the_same_of_everything_stops_the_run(tmp_path: Path, 
     "verifier", [PairwiseJudge(), PairwiseJudge(against="first"), PairwiseJudge(against="reference"), PointwiseJudge()]
 )
 def test_a_judge_that_knows_the_obvious_goes_on_and_the_record_says_so(tmp_path: Path, verifier: Verifier) -> None:
-    found = play(
-        recipe(phase(verify=(Exact(), verifier), learn={}, curate=(), rounds=1)), tmp_path, {"policy": model(), "judge": biased(len, 0.0)}
-    )
+    knowing = weighing(lambda request: {"A": 0.5, "B": 0.5, "5": 1.0}, "knowing")
+    found = play(recipe(phase(verify=(Exact(), verifier), learn={}, curate=(), rounds=1)), tmp_path, {"policy": model(), "judge": knowing})
     (tried,) = [item for item in canaries.recorded(found.rounds()[0]) if "judge" in item["verifier"] and item["before"] == "verify"]  # type: ignore[index]
     alone = getattr(verifier, "against", "") == "reference"
     assert (tried["gold"], tried["bad"]) == (0 if alone else 2, 2)  # type: ignore[index]
