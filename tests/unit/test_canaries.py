@@ -312,7 +312,7 @@ def always(probs: Mapping[str, float]) -> Scripted:
 @pytest.mark.parametrize("verifier", [PairwiseJudge(), PairwiseJudge(against="reference"), PointwiseJudge(), RubricJudge()])
 def test_a_judge_that_says_the_same_of_everything_stops_the_run(tmp_path: Path, verifier: Verifier) -> None:
     """It prefers the place that is shown first, or gives full marks to all."""
-    with pytest.raises(CanaryFailed, match=f"{verifier.name}.*failed its canary 'a sum'"):  # type: ignore[attr-defined]
+    with pytest.raises(CanaryFailed, match=f"{verifier.name}.*failed its canary 'a sum'"):
         play(
             recipe(phase(verify=(Exact(), verifier), learn={}, curate=(), rounds=1)),
             tmp_path,
