@@ -1,4 +1,4 @@
-"""Near duplicates: documents per CPU-second, recall, precision and memory, side by side with rensa and datasketch.
+"""Near duplicates: documents per CPU-second, recall, precision and memory, side by side with rensa, datasketch and peers.
 
 The corpus is made here: documents of about 100 words (one in ten has 3 to 12), two in five in families of planted edits (words replaced,
 inserted, deleted; a digit changed) whose similarity runs from 1 to below 0.5. Shingles are word 5-grams, duplicates begin at Jaccard 0.8.
@@ -8,7 +8,8 @@ recall: of the documents that the truth drops, the share that a tool drops. prec
 truly resembles another one. lost: clusters of true duplicates of which a tool leaves nothing (flags mark the first copy too). Each tool runs in a process of its own on
 texts that are already in memory (part of the peak); ours is the whole stage on one-sample groups, its files and records included.
 
-Run: python benchmarks/near_dedup.py [--documents 200000] [--repeats 1]
+Run: python benchmarks/near_dedup.py [--documents 200000] [--repeats 1] [--peers FOLDER]
+FOLDER holds environments of text-dedup, datatrove and data-juicer, see dedup_peers.py; without them a line says how to make them;
 or, for the memory of our stage on short documents that are made as it reads them: python benchmarks/near_dedup.py --short 2000000
 """
 
@@ -28,6 +29,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
+
+from dedup_peers import NEAR, interpreter
 
 N, THRESHOLD, SEED = 5, 0.8, 11
 
@@ -174,6 +177,18 @@ def short(count: int) -> None:
     print(f"{count:,} short documents: {len(dropped):,} dropped, peak {peak:.0f} MB, {time.perf_counter() - began:.0f} s.")
 
 
+def measured(command: list[str], peer: bool) -> dict[str, object] | None:
+    """The JSON that a process prints last; None, with the end of what it said, if a peer's process fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([*command, *([folder] if peer else [])], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+    print(done.stderr[-800:], file=sys.stderr)
+    if not peer:
+        raise SystemExit(1)
+    return None
+
+
 class Truth:
     """Exact similarities within families, and what the greedy rule makes of them."""
 
@@ -214,6 +229,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=200_000)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--short", type=int)
+    parser.add_argument("--peers", type=Path, help="folder of the peers' environments")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.short:
@@ -222,7 +238,10 @@ def main() -> None:
     if given.one:
         print(json.dumps(measure(given.one[0], Path(given.one[1]))))
         return
-    tools = [tool for tool in TOOLS if importlib.util.find_spec(tool.partition("_")[0])]
+    tools = {tool: [sys.executable, __file__, "--one", tool] for tool in TOOLS if importlib.util.find_spec(tool.partition("_")[0])}
+    for tool in NEAR:
+        if python := interpreter(tool, given.peers):
+            tools[tool] = [str(python), str(Path(__file__).with_name("dedup_peers.py")), tool]
     found: dict[str, list[dict[str, object]]] = {tool: [] for tool in tools}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "corpus.txt"
@@ -235,13 +254,16 @@ def main() -> None:
             f"{given.documents:,} documents of {words:.0f} words on average; {len(truth.drops):,} to drop. Load {os.getloadavg()[0]:.1f}.\n"
         )
         for _ in range(given.repeats):
-            for tool in tools:
-                out = subprocess.run(
-                    [sys.executable, __file__, "--one", tool, str(path)], capture_output=True, text=True, check=True
-                ).stdout
-                found[tool].append(json.loads(out))
+            for tool, command in tools.items():
+                run = measured([*command, str(path)], tool in NEAR)
+                if run:
+                    found[tool].append(run)
+                else:
+                    print(f"{tool} failed")
     print("| tool | documents per CPU-second | wall s | peak MB (texts alone) | recall | precision | lost |\n|:--|--:|--:|--:|--:|--:|--:|")
     for tool, runs in found.items():
+        if not runs:
+            continue
         rate, wall, peak, before = (statistics.median(run[key] for run in runs) for key in ("rate", "wall", "peak_mb", "before_mb"))  # type: ignore[type-var]
         recall, precision, lost = truth.judged(set(runs[0]["dropped"]))  # type: ignore[call-overload]
         print(f"| {tool} | {rate:,.0f} | {wall:.1f} | {peak:.0f} ({before:.0f}) | {recall:.4f} | {precision:.5f} | {lost:,} |")

@@ -29,7 +29,7 @@ from outcross.types import Sampling
 
 PAGE = Path(__file__).parent.parent / "docs" / "run_files.md"
 KINDS = (find.RECIPE, find.TASKS, find.GENERATOR, find.VERIFIER, find.CURATOR, find.OBJECTIVE, find.PROBE, find.GATE, find.MODEL)
-KINDS += (find.SELECTOR, find.ROWS_PROBE, find.ROWS_GATE)
+KINDS += (find.SELECTOR, find.MONITOR, find.ROWS_PROBE, find.ROWS_GATE)
 GIVEN = {find.RECIPE: ("bench", "verify"), find.PROBE: ("tasks", "verifier"), find.MODEL: ("machine", "seed")}
 """What the surroundings hand in (`runfile._bind`): it may be left out."""
 

@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "outcross"
 HEAVY = {"torch", "transformers", "peft", "accelerate", "reasoning_gym", "polars", "pandas", "duckdb", "datasets", "gguf", "safetensors"}
 STAGES = {"generate", "verify", "curate", "train", "evaluate", "gate", "tasks", "lab"}
 VALUES = {
+    "estimates",
     "sequential",
     "breakeven",
     "reviews",
@@ -25,6 +26,8 @@ VALUES = {
     "schema",
     "structured",
     "judgement",
+    "provenance",
+    "null",
 }
 READING = {"engine.store", "engine.tables", "engine.recall", "engine.journal"}
 
@@ -40,6 +43,8 @@ ALLOWED: dict[str, set[str]] = {
     "schema": {"types", "errors"},
     "structured": {"types", "errors", "stages", "schema"},
     "judgement": {"types"},
+    "provenance": {"types", "errors"},
+    "null": {"types", "errors"},
     "select": {"types", "stages"},
     "recipe": {"types", "stages", "errors", "select"},
     "mix": {"recipe", "errors"},
@@ -47,7 +52,8 @@ ALLOWED: dict[str, set[str]] = {
     "models": VALUES | {"train"},
     "engine": VALUES,
     "recipes": VALUES | STAGES,
-    "report": VALUES | READING,
+    "audit": VALUES | STAGES,
+    "report": VALUES | READING | {"audit.findings", "audit.kinds"},
     "web": VALUES | READING,
 }
 EVERYTHING = {"cli", "api", "config", "interop", "quickstart", "__init__", "__main__"}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from outcross.engine import loop
 from outcross.engine.budget import Budget
+from outcross.engine.champions import KeepModels
 from outcross.engine.proofs import read_proofs
 from outcross.engine.store import RoundDir, RunDir
 from outcross.engine.watch import Silent, Watch
@@ -41,7 +42,7 @@ def run(
     seed: int | None = None,
     budget: Budget | None = None,
     unsafe: bool = False,
-    keep_models: loop.KeepModels | None = None,
+    keep_models: KeepModels | None = None,
     journal: str | Path | None = None,
     offline: bool = False,
     proofs: Sequence[str | Path] = (),
@@ -58,7 +59,7 @@ def run(
         if models is None or out is None:
             raise ConfigError("outcross.run(recipe, …) needs `models` by role, for example {'policy': model}, and a folder `out`")
         found = read_proofs([Path(path) for path in proofs])
-        kept: loop.KeepModels = keep_models if keep_models is not None else "all"
+        kept: KeepModels = keep_models if keep_models is not None else "all"
         options = loop.Options(budget or Budget(), unsafe, kept, journal=_path(journal), offline=offline, proofs=found)
         loop.run(recipe, models, Path(out), seed=seed or 0, options=options, watch=watch or Silent())
         return open(out)
@@ -68,7 +69,7 @@ def run(
 
 
 def _changes(
-    seed: int | None, budget: Budget | None, unsafe: bool, keep_models: loop.KeepModels | None, proofs: Sequence[str | Path]
+    seed: int | None, budget: Budget | None, unsafe: bool, keep_models: KeepModels | None, proofs: Sequence[str | Path]
 ) -> list[tuple[str, Any]]:
     named = [str(Path(path).resolve()) for path in proofs]
     caps = {} if budget is None else {"budget": dataclasses.asdict(budget)}

@@ -21,9 +21,23 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from outcross.errors import FingerprintError
+from outcross.errors import ConfigError, FingerprintError
 from outcross.select import All
-from outcross.stages import Curator, FitPlan, Gate, Generator, Objective, Probe, Role, RowsGate, RowsProbe, Selector, Verifier
+from outcross.stages import (
+    LATER,
+    Curator,
+    FitPlan,
+    Gate,
+    Generator,
+    Monitor,
+    Objective,
+    Probe,
+    Role,
+    RowsGate,
+    RowsProbe,
+    Selector,
+    Verifier,
+)
 from outcross.types import Example, Task
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -34,6 +48,90 @@ class Waived:
     """A phase without a floor of real data, and why. The reason heads the report and the card."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Loss weights by what a row is: those whose `by` is named have its factor, all others `other`.
+
+    by: the model or file that a row is from, its origin (real, synthetic, unknown), its subgroup, or its generation depth.
+    factors: by value; names may be patterns with `*` and `?`, of which the first that fits counts.
+    """
+
+    by: Literal["source", "origin", "subgroup", "depth"]
+    factors: Mapping[str | int, float]
+    other: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factors", {str(name): float(factor) for name, factor in self.factors.items()})
+        for name, factor in (*self.factors.items(), ("other", self.other)):
+            _check(0 <= factor < math.inf, f"the factor of {name} is {factor}", "a number of 0 or more")
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Loss weights that fall with generation depth: the factor is `decay` to the power of the depth."""
+
+    decay: float
+
+    def __post_init__(self) -> None:
+        _check(0 < self.decay <= 1, f"decay is {self.decay}", "a number above 0, up to 1")
+
+
+@dataclass(frozen=True)
+class Tilt:
+    """Loss weights by score, as in reward-weighted regression (Peters & Schaal, 2007): exp((score - best) / temperature), where the best is
+    the highest score of the round's synthetic rows. Rows without a score keep their weight."""
+
+    temperature: float
+
+    def __post_init__(self) -> None:
+        _check(0 < self.temperature < math.inf, f"temperature is {self.temperature}", "a number above 0")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Rows with a score below `at_least` are left out. Rows without a score stay."""
+
+    at_least: float
+
+
+Weight = Factors | Decay | Tilt | Threshold
+
+
+@dataclass(frozen=True)
+class Cap:
+    """At most so many different synthetic `rows` of one source, task, subgroup or generation depth, or such a `share` of all records that
+    the optimiser sees, weights and repeats counted. Rows without the value, and real rows, are not capped."""
+
+    by: Literal["source", "task", "subgroup", "depth"]
+    rows: int | None = None
+    share: float | None = None
+
+    def __post_init__(self) -> None:
+        _check(
+            (self.rows is None) != (self.share is None), f"the cap by {self.by} has rows={self.rows} and share={self.share}", "one of them"
+        )
+        _check(self.rows is None or self.rows > 0, f"the cap by {self.by} is {self.rows} rows", "1 or more")
+        _check(self.share is None or 0 < self.share < 1, f"the cap by {self.by} is a share of {self.share}", "a share between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """The optimiser meets synthetic rows from `first` to last by this key, every epoch anew; equals in a seeded random order.
+
+    by: difficulty (the share of its round's answers to the task that failed), score, length in tokens, or generation depth. Real rows are
+    spread evenly among them, so that every stretch has its share of real data, and are in the same order among themselves where they
+    have the key; synthetic rows without it are spread likewise.
+    """
+
+    by: Literal["difficulty", "score", "length", "depth"]
+    first: Literal["low", "high"] = "low"
+
+
+def _check(right: bool, seen: str, allowed: str) -> None:
+    if not right:
+        raise ConfigError(f"mix: {seen}; allowed is {allowed}")
 
 
 @dataclass(frozen=True)
@@ -48,6 +146,9 @@ class Mixture:
     real_epochs: how often a real row may be repeated in one round to hold the floor; beyond it synthetic rows wait.
     budget: how many records the optimiser sees in the round; None: each synthetic record once, and real ones for the floor.
     synthetic_epochs: how often a synthetic row may be repeated to fill its share of a budget; beyond it real rows fill it.
+    weights: factors of the rows' loss weights, multiplied; the floor counts them, and a row whose weight becomes 0 is left out. Factors
+        and not chances of being drawn, because a factor holds exactly and not only on average.
+    caps: the most of one source, task, subgroup or depth. order: a curriculum; None: a seeded shuffle, anew in every epoch.
     """
 
     history: Literal["accumulate", "subsample", "replace"] = "accumulate"
@@ -57,16 +158,21 @@ class Mixture:
     real_epochs: float = 4.0
     synthetic_epochs: float = 1.0
     budget: int | None = None
+    weights: tuple[Weight, ...] = field(default=(), metadata=LATER)
+    caps: tuple[Cap, ...] = field(default=(), metadata=LATER)
+    order: Curriculum | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)
 class Learn:
-    """What one role learns: objective, training plan, the model it starts from and the one its loss refers to."""
+    """What one role learns: objective, training plan, the model it starts from and the one its loss refers to. `real`: real rows of its
+    own, such as people's comparisons for a reward model; None: the bench's."""
 
     objective: Objective
     plan: FitPlan = FitPlan()
     start: Literal["champion", "first", "scratch"] = "champion"
     reference: Literal["champion", "first"] | None = None
+    real: Iterable[Example] | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -94,7 +200,9 @@ class Bench:
 
     `tasks` are for training, `held_out` never reaches a generator of a phase, `real` is data written by people (None: the
     run is headed *no real anchor*). `divergence`: what follows when the training reward rises and an independent probe of quality falls: a
-    warning that heads the report, a refused promotion, or the end of the run.
+    warning that heads the report, a refused promotion, or the end of the run. `alarms`: tests every probe, and further ones, against the first
+    champion and the last one in every round, and says what follows. `final`: probes on fresh items, which no gate ever sees; the first and the
+    last champion are measured with them once, when the run ends, for a claim that was not selected for.
     """
 
     tasks: Iterable[Task]
@@ -103,6 +211,8 @@ class Bench:
     probes: tuple[Probe, ...]
     gate: Gate
     divergence: Literal["warn", "refuse", "stop"] = "warn"
+    alarms: Monitor | None = field(default=None, metadata=LATER)
+    final: tuple[Probe, ...] = field(default=(), metadata=LATER)
 
 
 TasksOnly = Annotated[Bench, "tasks are enough"]
@@ -188,9 +298,9 @@ def canonical(value: object, name: str = "recipe") -> Any:
     if isinstance(value, HasIdentity):
         return {"type": _type_name(type(value)), "identity": canonical(value.identity(), f"{name}.identity()")}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _fields(value, [item.name for item in dataclasses.fields(value)], name)
+        return _fields(value, [item.name for item in dataclasses.fields(value) if not _left_alone(value, item)], name)
     if isinstance(value, msgspec.Struct):
-        return _fields(value, list(value.__struct_fields__), name)
+        return _fields(value, [item for item in value.__struct_fields__ if not _struct_left_alone(value, item)], name)
     if isinstance(value, Mapping):
         wrong = [key for key in value if not isinstance(key, str)]
         if wrong:
@@ -206,6 +316,17 @@ def canonical(value: object, name: str = "recipe") -> Any:
     if inspect.isfunction(value):
         return _function(value, name)
     raise FingerprintError(_refusal(value, name))
+
+
+def _left_alone(value: object, item: dataclasses.Field[Any]) -> bool:
+    return "later" in item.metadata and getattr(value, item.name) == item.default
+
+
+def _struct_left_alone(value: msgspec.Struct, item: str) -> bool:
+    if item not in getattr(type(value), "later", ()):
+        return False
+    known = {field.name: field.default for field in msgspec.structs.fields(type(value))}
+    return bool(getattr(value, item) == known[item])
 
 
 def _fields(value: object, names: list[str], name: str) -> Any:

@@ -15,14 +15,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Generator as PyGenerator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from outcross.errors import ConfigError, did_you_mean
 from outcross.types import (
+    Action,
+    Alarm,
     Canary,
     Comparison,
+    Completion,
     Decision,
     Drop,
     Example,
@@ -107,11 +110,21 @@ class CountsTokens(Model, Protocol):
 
 
 @runtime_checkable
+class TokenIds(Model, Protocol):
+    """A model that names the tokens it scores: the ids behind a completion, one for each number that `log_probs` gives for it."""
+
+    def token_ids(self, completion: Completion, /) -> Sequence[int]: ...
+
+
+@runtime_checkable
 class KeepsLogs(Model, Protocol):
     """A model with something running that writes logs, a server, say; a run gives it the folder of its own logs."""
 
     def log_to(self, folder: Path, /) -> None: ...
 
+
+LATER: Mapping[str, bool] = {"later": True}
+"""Marks a field that was added when there were runs already: at its default it is no part of a fingerprint, so that theirs stay."""
 
 Seen = Callable[[int, Sequence[str]], None]
 """Called by `fit` once per optimiser step, in order: the step (from 0) and the ids of the examples in it."""
@@ -121,7 +134,8 @@ Seen = Callable[[int, Sequence[str]], None]
 class FitPlan:
     """How to train: part of a recipe's identity. The micro-batch is not here: it belongs to the machine.
 
-    `batch` counts examples per optimiser step, `warmup` is the share of steps, `max_length` is in tokens.
+    `batch` counts examples per optimiser step, `warmup` is the share of steps, `max_length` is in tokens. `shuffle`: whether each epoch has
+    an order of its own, drawn by the seed, or the order in which the examples come, which is what a mixture with a curriculum asks for.
     """
 
     lr: float = 1e-4
@@ -131,13 +145,14 @@ class FitPlan:
     warmup: float = 0.1
     max_length: int = 1024
     weight_decay: float = 0.0
+    shuffle: bool = field(default=True, metadata=LATER)
 
 
 @runtime_checkable
 class Trainable(Model, Protocol):
     """A model that can learn. `fit` gives a new model and leaves the old one untouched.
 
-    `fit` calls `seen` with the ids of each optimiser step's examples; it shuffles by `seed` itself. `save` writes a
+    `fit` calls `seen` with the ids of each optimiser step's examples; it shuffles by `seed` itself, if at all. `save` writes a
     folder, `load` reads one back with this model's machine settings (`load(save(...))` has the same `id`).
     """
 
@@ -178,6 +193,12 @@ class Past(Protocol):
         here in a round that is repeated after a crash starts again from the previous round's state."""
 
 
+def seed_from(*names: Any) -> int:
+    """A 63-bit seed that depends on `names` alone: of a context, the run's seed, the round, and what it is asked for."""
+    text = "\x1f".join(map(str, names))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
 @dataclass(frozen=True)
 class Context:
     """All that a stage sees besides its input. Nothing else comes from outside."""
@@ -198,8 +219,7 @@ class Context:
 
     def seed_of(self, *names: Any) -> int:
         """A 63-bit seed that depends on the run's seed and `names` alone: the same on every machine and in any order."""
-        text = "\x1f".join(map(str, (self.seed, self.round, *names)))
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+        return seed_from(self.seed, self.round, *names)
 
     def rng(self, *names: Any) -> random.Random:
         """A random generator of its own for `names`, for example `ctx.rng("draw", task.id)`."""
@@ -321,6 +341,28 @@ class Gate(Protocol):
         """The chance, over the whole run, of promoting a model that is worse than a margin; 0 for ungated."""
 
     def __call__(self, comparison: Comparison, margins: Mapping[str, float], /) -> Decision: ...
+
+
+class Monitor(Protocol):
+    """Says what moved for the worse, promoted or not. It is asked once a round that taught something; the engine acts on what it says.
+
+    `alpha`: the chance, over the whole run, that it speaks of anything when nothing got worse. `probes`: measured beside the gate's, and not
+    guarded. `step`, `most`: by how much "raise_real" lifts the floor of real data of the rounds that follow, and the highest it may lift it to.
+    `acts`: the strongest action that it may ask for.
+    """
+
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def probes(self) -> tuple[Probe, ...]: ...
+    @property
+    def step(self) -> float: ...
+    @property
+    def most(self) -> float: ...
+    @property
+    def acts(self) -> Action: ...
+    def __call__(self, comparison: Comparison, margins: Mapping[str, float], before: Sequence[Sequence[Alarm]], /) -> tuple[Alarm, ...]:
+        """`before`: the alarms of the run's earlier rounds, in order."""
 
 
 # ── Releases: sets of rows instead of models ───────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -87,13 +87,20 @@ _WHOLE = 1.0
 
 
 class Sampling(Record, frozen=True, omit_defaults=True):
-    """How a completion is drawn. `temperature` 0 means greedy."""
+    """How a completion is drawn. `temperature` 0 means greedy.
+
+    With `beams` above 1 nothing is drawn: the completions are the most likely ones that a beam search with so many beams comes to, the best
+    first, and `n` is at most `beams`. Local language models can (`torch_lm`); all others refuse.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"beams"})  # at its default no part of a fingerprint: there were runs before it
 
     temperature: float = _WHOLE
     top_p: float = _WHOLE
     top_k: int = 0  # 0: the whole vocabulary
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
+    beams: int = 1
 
     def __post_init__(self) -> None:
         # Encoders leave out what *is* the default, not what equals it; equal requests must have equal hashes, however they were read.
@@ -242,11 +249,13 @@ class Drop(Record, frozen=True, omit_defaults=True):
 
 
 class Loss(Record, frozen=True, omit_defaults=True):
-    """A loss by name, so that it has a fingerprint. `beta` and `clip` are those of the named loss's paper."""
+    """A loss by name, so that it has a fingerprint. `beta` and `clip` are those of the named loss's paper. `form`: `trl` takes the mean
+    over tokens in "ipo", where the paper sums."""
 
     name: LossName = "nll"
     beta: float | None = None
     clip: float | None = None
+    form: Literal["paper", "trl"] = "paper"
 
 
 NLL = Loss("nll")
@@ -320,6 +329,30 @@ class Decision(Record, frozen=True, omit_defaults=True):
     checks: tuple[Check, ...] = ()
     alpha_spent: float = 0.0
     gated: bool = True
+
+
+Action = Literal["note", "warn", "raise_real", "stop", "roll_back"]
+ACTIONS: tuple[Action, ...] = ("note", "warn", "raise_real", "stop", "roll_back")  # each includes those before it
+
+
+class Alarm(Record, frozen=True, omit_defaults=True):
+    """A probe on which a candidate is shown to be worse than the first champion, or than the one it was to follow.
+
+    `change` is candidate minus the other in the probe's unit, signed so that higher is better; `low` and `high` its one-sided bounds at
+    `alpha` each. `items` are those that moved most, `rows` their texts where the bench knows them; `rounds`: how many rounds in a row.
+    """
+
+    probe: str
+    against: Literal["champion", "first"]
+    change: float
+    low: float
+    high: float
+    alpha: float
+    action: Action
+    reason: str
+    rounds: int = 1
+    items: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
 
 
 class Comparison(Record, frozen=True, omit_defaults=True):

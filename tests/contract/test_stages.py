@@ -16,21 +16,41 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import msgspec
 import pytest
-from helpers import context, failed, sample, score
+from helpers import NoPast, context, failed, sample, score
 
 import outcross.curate
 import outcross.evaluate
 import outcross.generate
 import outcross.verify
 from outcross.generate.draw import Draw
+from outcross.judgement import Judgement, written
+from outcross.models.hashed_embedder import HashedEmbedder, hashed_embedder
 from outcross.models.tabular import Tabular
 from outcross.recipe import fingerprint
 from outcross.schema import Schema
 from outcross.stages import Context, FitPlan, Stage
-from outcross.types import Canary, Completion, Drop, Example, Group, Measurement, Origin, Request, Response, Sample, Task, Turn
+from outcross.types import (
+    Canary,
+    Completion,
+    Content,
+    Drop,
+    Example,
+    Ground,
+    Group,
+    Measurement,
+    Origin,
+    Request,
+    Response,
+    Sample,
+    Score,
+    Task,
+    Turn,
+)
+from outcross.verify.each import with_score
 from outcross.verify.exact import Exact
 
 TASKS = tuple(Task(f"t{a}{b}", f"{a}+{b}=", str(a + b)) for a in range(5) for b in range(5))
@@ -43,6 +63,31 @@ def reward(prompts: list[str], completions: list[str], **columns: object) -> lis
     return [float(len(text)) for text in completions]
 
 
+def parity(content: Content) -> str | None:
+    return ("even", "odd")[int(content) % 2] if isinstance(content, str) and content.isdecimal() else None
+
+
+@dataclasses.dataclass(frozen=True)
+class AgainstReference(Stage):
+    """A judge that compares each answer with the task's: equal is a tie, anything else worse."""
+
+    ground: ClassVar[Ground] = "judged"
+
+    def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]:
+        for group in groups:
+            said = [Judgement("judge", "none", "a rule", opponent=("reference", len(group.task.answer or ""))) for _ in group.samples]
+            values = [0.5 if item.text == group.task.answer else 0.1 for item in group.samples]
+            yield Group(
+                group.task,
+                tuple(
+                    item
+                    if item.error
+                    else with_score(item, Score("against", "1", "pass" if value == 0.5 else "fail", value, "", written(one)))
+                    for item, value, one in zip(group.samples, values, said, strict=True)
+                ),
+            )
+
+
 def a_database() -> Path:
     """A SQLite file, for as long as Python runs."""
     folder = tempfile.TemporaryDirectory()
@@ -50,6 +95,17 @@ def a_database() -> Path:
     path = Path(folder.name) / "own.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE t (x)")
+    return path
+
+
+def some_labels() -> Path:
+    """Labelled answers that can be told apart, as JSONL, for as long as Python runs."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    path = Path(folder.name) / "labels.jsonl"
+    path.write_text(
+        "".join(f'{{"text": "the answer is {i}", "good": true}}\n{{"text": "no idea {i}", "good": false}}\n' for i in range(12))
+    )
     return path
 
 
@@ -64,8 +120,16 @@ ARGUMENTS: dict[str, Any] = {
     "completions": ANSWERED,
     "canaries": (Canary(TASKS[3], ("3", "4"), ("pass", "fail")),),
     "database": a_database(),
+    "judge": AgainstReference(),
+    "languages": ("en",),
+    "labels": some_labels(),
+    "reference": REAL,
+    "group": parity,
 }
 EITHER: dict[str, dict[str, Any]] = {"Matches": {"pattern": "[0-9]+"}, "JsonSchema": {"schema": Schema.of({"type": "integer"})}}
+EITHER["WinRate"] = {"opponents": "values"}
+EITHER["PerplexityBetween"] = {"high": 50.0}
+EITHER["WorstGroup"] = {"tasks": tuple(msgspec.structs.replace(task, subgroup="sums") for task in TASKS)}
 """Settings of stages that need one or another, by the stage's class."""
 
 
@@ -78,11 +142,13 @@ def found(package: Any) -> list[type[Stage]]:
     return [kind for kind in classes if issubclass(kind, Stage) and not kind.__name__.startswith("_")]
 
 
-ELSEWHERE = "VerifiersTaskReward"
-"""Needs a package that is too large for this environment; tests/unit/test_interop.py proves it where that is installed."""
+ELSEWHERE = ("VerifiersTaskReward", "PairAccuracy")
+"""Proved elsewhere: the first needs a package that is too large for this environment (tests/unit/test_interop.py), the second measures a
+reward model and not the policy (tests/unit/test_preference.py)."""
 GENERATORS, CURATORS = found(outcross.generate), found(outcross.curate)
-VERIFIERS = [kind for kind in found(outcross.verify) if kind.__name__ != ELSEWHERE]
+VERIFIERS = [kind for kind in found(outcross.verify) if kind.__name__ not in ELSEWHERE]
 OBJECTIVES, PROBES = found(importlib.import_module("outcross.train.objectives")), found(outcross.evaluate)
+PROBES = [kind for kind in PROBES if kind.__name__ not in ELSEWHERE]
 EVERY = [*GENERATORS, *VERIFIERS, *CURATORS, *OBJECTIVES, *PROBES]
 
 
@@ -94,7 +160,9 @@ def built(kind: type[Stage], **instead: Any) -> Any:
     ]
     missing = [name for name in needed if name not in ARGUMENTS]
     assert not missing, f"{kind.__name__} needs {missing}: add values to ARGUMENTS"
-    return kind(**{name: instead.get(name, ARGUMENTS[name]) for name in needed}, **EITHER.get(kind.__name__, {}))
+    own = EITHER.get(kind.__name__, {})
+    given = ARGUMENTS | own | instead
+    return kind(**{name: given[name] for name in (*needed, *(name for name in own if name not in needed))})
 
 
 def taught() -> Tabular:
@@ -184,15 +252,19 @@ def test_a_generator_streams(kind: type[Stage], tmp_path: Path) -> None:
 
 # ── verifiers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 class Worth(Tabular):
-    """Values a turn by the length of its answer."""
+    """Values a turn by the length of its answer, and embeds by spelling."""
 
     def values(self, turns: Iterable[Turn], /) -> Iterator[Sequence[float]]:
         return ([float(len(str(turn.completion.content)))] for turn in turns)
 
+    def embed(self, texts: Iterable[str], /) -> Iterator[Sequence[float]]:
+        return HashedEmbedder(64).embed(texts)
+
 
 def seated(folder: Path, stage: Any) -> Context:
-    """A context with a model for every role that the stage asks; it weighs letters and numbers as judges are asked to."""
-    return context(folder, dict.fromkeys(stage.roles, Worth(["A", "B", *map(str, range(1, 11))])))
+    """A context with a model for every role that the stage asks; it weighs letters and numbers as judges are asked to. Real rows have a group."""
+    ctx = context(folder, dict.fromkeys(stage.roles, Worth(["A", "B", *map(str, range(1, 11))])))
+    return dataclasses.replace(ctx, past=NoPast(folder, [msgspec.structs.replace(row, subgroup="sums") for row in REAL]))
 
 
 @pytest.mark.parametrize("kind", VERIFIERS)
@@ -231,7 +303,8 @@ STREAMING = [kind for kind in [*VERIFIERS, *CURATORS, *OBJECTIVES] if not getatt
 
 @pytest.mark.parametrize("kind", STREAMING)
 def test_a_stage_on_groups_streams(kind: type[Stage], tmp_path: Path) -> None:
-    passing = (Group(g.task, (distinct(g.samples[0], index),)) for index, g in enumerate(map(mixed, count())))
+    also = 2 if kind in OBJECTIVES else 1  # a worse answer, for those that compare
+    passing = (Group(g.task, (distinct(g.samples[0], index), *g.samples[1:also])) for index, g in enumerate(map(mixed, count())))
     stage = built(kind)
     assert len(list(islice(stage(seated(tmp_path, stage), passing), 3))) == 3
 
@@ -251,12 +324,13 @@ def test_a_curator_passes_on_or_sets_aside_each_sample_once(kind: type[Stage], t
     kept: list[str] = []
     dropped: list[str] = []
     originals = {item.id: item for group in given for item in group.samples}
-    for item in stage(context(tmp_path), given):
+    for item in stage(seated(tmp_path, stage), given):
         group = item.group if isinstance(item, Drop) else item
         assert group.samples and all(originals[one.id] == one for one in group.samples), "a curator changes no sample"
         if isinstance(item, Drop):
             assert item.curator == stage.name and item.reason
-            assert not any(one.error for one in group.samples), "a failed request is not a curator's to drop"
+            whole = len(group.samples) == 6
+            assert whole or not any(one.error for one in group.samples), "a failed request goes with its whole group or stays"
         (dropped if isinstance(item, Drop) else kept).extend(ids(group.samples))
         if not stage.trims:
             assert len(group.samples) == 6, "only a curator that says `trims` may take samples off a group"
@@ -285,8 +359,14 @@ def test_an_objective_learns_from_answers_it_can_name(kind: type[Stage], tmp_pat
 @pytest.mark.parametrize("kind", PROBES)
 def test_a_probe_measures_the_same_items_whichever_model_it_looks_at(kind: type[Stage], tmp_path: Path) -> None:
     stage = built(kind)
-    first, second = (stage(context(tmp_path, {"policy": model})) for model in (taught(), Tabular([str(i) for i in range(12)])))
-    again = stage(context(tmp_path, {"policy": taught()}))
+    others = {"embedder": hashed_embedder(), "reference": taught()}
+
+    def seen(policy: Tabular) -> Measurement:
+        ctx = context(tmp_path, others | {"policy": policy})
+        measured: Measurement = stage(dataclasses.replace(ctx, past=NoPast(tmp_path, REAL)))
+        return measured
+
+    first, second, again = seen(taught()), seen(Tabular([str(i) for i in range(12)])), seen(taught())
     assert isinstance(first, Measurement) and first == again
     assert (first.probe, first.items, first.unit) == (second.probe, second.items, second.unit)
     assert first.probe == stage.name and len(first.items) > 0

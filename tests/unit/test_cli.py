@@ -107,6 +107,9 @@ def test_the_resolved_configuration_is_a_run_file(run_file: Path) -> None:
         "real_epochs": 4.0,
         "synthetic_epochs": 1.0,
         "budget": None,
+        "weights": [],
+        "caps": [],
+        "order": None,
     }
     again = run_file.with_name("again.yaml")
     again.write_text(text)

@@ -165,6 +165,30 @@ def test_samples_of_lm_eval_are_matched_by_document_and_told_apart_by_filter(tmp
     assert code == 2 and "share 0 of 200 items" in err and "only in" in err
 
 
+def test_logs_of_inspect_are_read_as_it_writes_them_today_compressed_by_zstandard(tmp_path: Path) -> None:
+    """`inspect_ai/_util/zipfile.py` (0.3.285): members are compressed by method 93, a large one in several frames."""
+    import pyarrow as pa
+
+    def log(name: str, right: int) -> str:
+        path = tmp_path / name
+        with zipfile.ZipFile(path, "w") as archive:
+            for i in range(100):
+                grade = {"match": {"value": "C" if i < right else "I"}}
+                text = json.dumps({"id": i, "epoch": 1, "scores": grade}).encode()
+                frames = [pa.compress(part, codec="zstd", asbytes=True) for part in (text[:20], text[20:])]
+                archive.writestr(f"samples/{i}_epoch_1.json", b"".join(frames))
+        found = path.read_bytes()
+        for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # Python 3.11 cannot write the method itself
+            pieces = found.split(mark)
+            found = mark.join([pieces[0], *(piece[: place - 4] + b"\x5d\x00" + piece[place - 2 :] for piece in pieces[1:])])
+        path.write_bytes(found)
+        return str(path)
+
+    found = json.loads(out_of("compare", log("a.eval", 60), log("b.eval", 50), "--json"))["metrics"]
+    assert [(item["metric"], item["items"]) for item in found] == [("match", 100)]
+    assert found[0]["difference"] == pytest.approx(0.1)
+
+
 def test_a_loss_needs_a_margin_of_its_own_and_says_which_way_is_better(tmp_path: Path) -> None:
     a, b = rows(tmp_path / "a.jsonl", [2.0 + i / 100 for i in range(100)]), rows(tmp_path / "b.jsonl", [2.5 + i / 100 for i in range(100)])
     code, _, err = call("compare", a, b)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import context, failed, group, sample, score
+from helpers import NoPast, context, failed, group, sample, score
 
 from outcross.curate.dedup import Dedup, sample_key
 from outcross.curate.quality import Passed, PerTask
-from outcross.errors import ConfigError
-from outcross.types import Completion, Drop, Group, Origin, Sample, Turn
+from outcross.errors import ConfigError, StageError
+from outcross.types import Completion, Drop, Example, Group, Origin, Sample, Turn
 
 
 def curated(curator: Any, folder: Path, *groups: Group, **where: Any) -> tuple[list[list[str]], list[tuple[str, list[str]]]]:
@@ -55,6 +56,24 @@ def test_a_narrower_scope_forgets_and_writes_nothing(tmp_path: Path) -> None:
 def test_a_round_that_is_repeated_after_a_crash_does_not_meet_itself(tmp_path: Path) -> None:
     groups = [group("a", "b")]
     assert curated(Dedup(), tmp_path, *groups) == curated(Dedup(), tmp_path, *groups) == ([["a", "b"]], [])
+
+
+def test_dedup_finds_copies_of_real_rows_when_asked(tmp_path: Path) -> None:
+    ctx = replace(context(tmp_path), past=NoPast(tmp_path, (Example("r", "P ", "a"), Example("s", "q", "b"))))
+
+    def dropped(stage: Dedup) -> list[tuple[str, str]]:
+        found = list(stage(ctx, [group("A\n", "b", "a", prompt="p")]))
+        return [(one.text, item.reason) for item in found if isinstance(item, Drop) for one in item.group.samples]
+
+    assert dropped(Dedup(against_real=True)) == [("A\n", "memorised: equal to a real row"), ("a", "duplicate in this group")]
+    assert dropped(Dedup()) == [("a", "duplicate in this group")]
+
+
+def test_dedup_stops_when_it_misses_a_planted_duplicate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in (lambda keys, key: False, lambda keys, key: True):
+        monkeypatch.setattr("outcross.curate.dedup._among", wrong)
+        with pytest.raises(StageError, match="missed a planted duplicate"):
+            curated(Dedup(), tmp_path, group("a"))
 
 
 def test_dedup_streams_and_keeps_numbers_and_no_texts(tmp_path: Path) -> None:

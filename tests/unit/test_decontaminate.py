@@ -156,3 +156,19 @@ def test_no_items_and_wrong_thresholds_are_refused(tmp_path: Path) -> None:
             DecontaminateOverlap(TASKS, **values)
     with pytest.raises(ConfigError, match="at least 1 word"):
         OverlapIndex([], long=3, short=4)
+
+
+def test_an_index_is_kept_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [ITEM, "two three four five", " ".join(VOCABULARY[:40])]
+    texts = ["so " + " ".join(words(ITEM)[3:20]), "Two, three; four five", " ".join(VOCABULARY[5:12]), "none"]
+    made = OverlapIndex.kept(tmp_path, items)
+    with monkeypatch.context() as patch:
+        patch.setattr("outcross.curate.overlap._postings", lambda grams: pytest.fail("the index was made again"))
+        patch.setattr(OverlapIndex, "__init__", lambda self, items, **_: vars(self).update(long=13, short=7))
+        again = OverlapIndex.kept(tmp_path, items)
+    assert again.of(texts) == made.of(texts) == OverlapIndex(items).of(texts) and len(again) == 3
+    assert [found.item for found in again.of(texts)] == [0, 1, -1, -1]
+    OverlapIndex.kept(tmp_path, items, allowed=[ITEM])
+    OverlapIndex.kept(tmp_path, items[:2])
+    OverlapIndex.kept(tmp_path, items, short=6)
+    assert len(list(tmp_path.glob("*.npz"))) == 4 == len(list(tmp_path.iterdir()))

@@ -179,9 +179,10 @@ def test_rows_of_unknown_origin_do_not_make_a_floor(tmp_path: Path) -> None:
     claimed = tuple(replace_origin(row, "real", "none") for row in REAL)
     assert "none of the 10 rows of bench.real is proved or attested" in refused(recipe(real=claimed), tmp_path)
     mixed = (*REAL[:5], *(replace_origin(row, "unknown", "attested") for row in REAL[5:]))
-    with pytest.raises(GuardError, match=r"round train/0000: real data make up .* count as synthetic"):
-        play(recipe(real=mixed), tmp_path / "mixed")
-    assert not (tmp_path / "mixed" / "train" / "0000" / "model").exists()
+    counted = play(recipe(phase(rounds=1), real=mixed), tmp_path / "mixed").rounds()[0].record["mixtures"]["policy"]
+    assert counted["real_share"]["records"] >= 0.5 and counted["real_share"]["tokens"] >= 0.5
+    known = {part["kind"]: part["records"] for part in counted["parts"]}
+    assert counted["real_share"]["records"] == known["real"] / counted["records"]  # rows of unknown origin are on the synthetic side
     waived = play(recipe(phase(mix=FREE, rounds=1), real=claimed), tmp_path / "waived").rounds()[0]
     assert waived.record["mixtures"]["policy"]["real_share"] == {"records": 0.0, "tokens": 0.0}
     assert waived.record["mixtures"]["policy"]["real"] == 10  # rows of bench.real were seen, and none is known to be real

@@ -15,6 +15,7 @@ from judges import biased, shown, sigmoid, weighing
 from scipy import optimize, stats
 from toys import MIX, PROBES, model, phase, play, recipe
 
+from outcross import estimates
 from outcross.engine.store import RunDir
 from outcross.generate.draw import Draw
 from outcross.judgement import judgement_of
@@ -147,11 +148,11 @@ def test_a_share_over_tasks_of_one_size_has_the_interval_of_their_means() -> Non
     means = [rng.random() for _ in range(12)]
     values = [min(1.0, max(0.0, mean + shift)) for mean in means for shift in (-0.01, 0.0, 0.01)]
     tasks = [str(i // 3) for i in range(36)]
-    found = numbers.share(values, tasks)
+    found = estimates.share(values, tasks)
     each = [float(np.mean(values[i : i + 3])) for i in range(0, 36, 3)]
     low, high = stats.t.interval(0.95, 11, loc=np.mean(each), scale=stats.sem(each))
     assert found is not None and (found.low, found.high) == (pytest.approx(low), pytest.approx(high)) and found.items == 36
-    assert numbers.share([], []) is None
+    assert estimates.share([], []) is None
 
 
 def test_the_regression_is_the_maximum_of_the_likelihood_and_its_interval_holds() -> None:
@@ -163,7 +164,7 @@ def test_the_regression_is_the_maximum_of_the_likelihood_and_its_interval_holds(
         shared = np.repeat(rng.normal(scale=0.5, size=40), 3)
         p = 1 / (1 + np.exp(-(0.5 * x + shared)))
         label = (rng.random(120) < p).astype(float)
-        found = numbers.logistic(list(x), list(label), task)
+        found = estimates.logistic(list(x), list(label), task)
         assert found is not None and found.slope.low is not None and found.slope.high is not None
         inside += found.slope.low <= 0.485 <= found.slope.high  # marginal over the shared part
     assert 0.9 <= inside / 200 <= 0.995
@@ -179,9 +180,9 @@ def test_the_regression_is_the_maximum_of_the_likelihood_and_its_interval_holds(
 
 
 def test_nothing_is_estimated_where_nothing_can_be() -> None:
-    assert numbers.logistic([1.0] * 9, [0.5] * 9, list("abcabcabc")) is None
-    assert numbers.logistic([-1.0, -2.0, 1.0, 2.0], [0.0, 0.0, 1.0, 1.0], list("abcd")) is None, "separated"
-    assert numbers.logistic([0.0, 1.0], [0.2, 0.7], list("ab")) is None
+    assert estimates.logistic([1.0] * 9, [0.5] * 9, list("abcabcabc")) is None
+    assert estimates.logistic([-1.0, -2.0, 1.0, 2.0], [0.0, 0.0, 1.0, 1.0], list("abcd")) is None, "separated"
+    assert estimates.logistic([0.0, 1.0], [0.2, 0.7], list("ab")) is None
     assert numbers.calibration([], [], [], (0.0, 1.0)) is None and numbers.agreement([[1.0], []], list("ab")) is None
 
 

@@ -198,3 +198,14 @@ def test_settings_that_mean_nothing_are_refused() -> None:
     for wrong in ({"threshold": 0.0}, {"threshold": 1.1}, {"n": 0}, {"shingles": "line"}):
         with pytest.raises(ConfigError, match="allowed"):
             NearDedup(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_subgroup_keeps_its_best_sample(tmp_path: Path) -> None:
+    def of(subgroup: str | None, *samples: Sample) -> Group:
+        return Group(Task("task", "prompt", subgroup=subgroup), samples)
+
+    most = of("most", said("m", TEXT, value=1.0))
+    few = of("few", said("f0", edited(50), value=0.2), said("f1", edited(51), value=0.4))
+    kept, dropped = run(NearDedup(), context(tmp_path), most, few, of(None, said("none", edited(52))))
+    assert kept == ["m", "f1"] and [item for _, item in dropped] == ["f0", "none"]
+    assert run(NearDedup(), context(tmp_path, label="phase/0001"), few)[0] == [], "earlier rounds hold the subgroup already"

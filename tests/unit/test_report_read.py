@@ -11,7 +11,8 @@ from records import FOUR, Builder, Level, Turnout
 
 from outcross.engine.store import RunDir, write_json
 from outcross.errors import StoreError
-from outcross.report.intervals import Estimate, mean_interval, paired
+from outcross.estimates import Estimate
+from outcross.report.intervals import mean_interval, paired
 from outcross.report.read import disk_use, read_costs, summary
 from outcross.report.tracks import Track
 from outcross.report.verdict import Tally, sentence

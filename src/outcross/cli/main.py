@@ -8,7 +8,9 @@ import sys
 import typer
 
 from outcross.cli import (
+    audit,
     batch,
+    clean,
     compare,
     doctor,
     du,
@@ -18,6 +20,8 @@ from outcross.cli import (
     generate,
     init,
     listing,
+    mix,
+    prefer,
     preview,
     quickstart,
     recall,
@@ -39,7 +43,7 @@ from outcross.cli.shell import DEBUG
 EPILOG = (
     "Exit codes: 0 done (a refused promotion is a result, not a failure) · 1 unexpected · 2 run file, arguments or data · 3 the plan breaks a "
     "guarantee · 4 a stage broke its contract · 5 run folder · 6 budget reached · 7 model · 8 waits for people · 10 a refusal "
-    "with --fail-on-refusal, or too few passes with --fail-under · 130 Ctrl-C. "
+    "with --fail-on-refusal, a finding with --fail-on, or too few passes with --fail-under · 130 Ctrl-C. "
     "--debug anywhere shows tracebacks."
 )
 OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -54,6 +58,8 @@ app = typer.Typer(
 )
 
 START, LOOK, TRY, CARE = "Start and run", "Look at a run", "Use what it made", "Care"
+app.command("audit", rich_help_panel=START)(audit.audit)
+app.command("clean", rich_help_panel=START)(clean.clean)
 app.command("quickstart", rich_help_panel=START)(quickstart.quickstart)
 app.command("init", rich_help_panel=START)(init.init)
 app.command("validate", rich_help_panel=START, context_settings=OVERRIDES)(validate.validate)
@@ -67,6 +73,7 @@ app.command("show", rich_help_panel=LOOK)(show.show)
 app.command("trace", rich_help_panel=LOOK)(trace.trace)
 app.command("report", rich_help_panel=LOOK)(report.report)
 app.command("gate", rich_help_panel=LOOK)(gate.gate)
+app.command("mix", rich_help_panel=LOOK, context_settings=OVERRIDES)(mix.mix)
 app.command("du", rich_help_panel=LOOK)(du.du)
 app.command("reproduce", rich_help_panel=TRY)(reproduce.reproduce)
 app.command("sample", rich_help_panel=TRY)(sample.sample)
@@ -75,6 +82,8 @@ app.command("compare", rich_help_panel=TRY)(compare.compare)
 app.command("export", rich_help_panel=TRY)(export.export)
 app.command("review", rich_help_panel=CARE)(review.review)
 app.command("verifier-check", rich_help_panel=CARE)(verifier_check.verifier_check)
+app.command("prefer", rich_help_panel=TRY)(prefer.prefer)
+app.command("judge-check", rich_help_panel=CARE)(prefer.judge_check)
 app.command("verify", rich_help_panel=TRY)(verify.verify)
 app.command("selftest", rich_help_panel=CARE)(selftest.selftest)
 app.command("recall", rich_help_panel=CARE)(recall.recall)

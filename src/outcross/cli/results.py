@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import struct
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -145,9 +146,9 @@ def _inspect_samples(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                for name in archive.namelist():
-                    if name.startswith("samples/"):
-                        yield json.loads(archive.read(name))
+                for member in archive.infolist():
+                    if member.filename.startswith("samples/"):
+                        yield json.loads(_member(path, archive, member))
             return
         log = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, NotImplementedError) as error:
@@ -158,3 +159,20 @@ def _inspect_samples(path: Path) -> Iterator[Mapping[str, Any]]:
     if not samples:
         raise DataError(f"{path} is no log of inspect with samples; rows of your own go into a .jsonl or .csv file")
     yield from samples
+
+
+ZSTANDARD = 93  # how a zip file names it; inspect compresses by it, and Python's zipfile reads it from 3.14 on
+
+
+def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The bytes of a file in a zip file."""
+    if member.compress_type != ZSTANDARD:
+        return archive.read(member)
+    import pyarrow as pa
+
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)  # of the local header: the lengths of the name and of the extra field end it
+        file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
+        packed = file.read(member.compress_size)
+    with pa.input_stream(pa.py_buffer(packed), compression="zstd") as stream:
+        return bytes(stream.read())

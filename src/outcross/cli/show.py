@@ -191,6 +191,9 @@ def _round_tables(item: RoundDir) -> Iterator[RenderableType]:
         yield _release(found.release)
     if found.decision and found.decision.checks:
         yield _checks(found)
+    for alarm in found.moved:
+        moved = f"; moved most: {', '.join(alarm.rows or alarm.items)}" if alarm.items else ""
+        yield Text(f"alarm ({alarm.action.replace('_', ' ')}): {alarm.reason}{moved}")
 
 
 def _counts(found: RoundRecord) -> Table:

@@ -27,6 +27,7 @@ KINDS: Mapping[Any, find.Kind] = {
     stages.Gate: find.GATE,
     stages.RowsProbe: find.ROWS_PROBE,
     stages.RowsGate: find.ROWS_GATE,
+    stages.Monitor: find.MONITOR,
     stages.Selector: find.SELECTOR,
     **dict.fromkeys((stages.Model, stages.Completes, stages.LogProbs, stages.Values, stages.Trainable), find.MODEL),
     Iterable[Task]: find.TASKS,

@@ -39,6 +39,7 @@ PROBE = Kind("probe", "outcross.evaluate")
 GATE = Kind("gate", "outcross.gate")
 ROWS_PROBE = Kind("rows probe", "outcross.evaluate.rows")
 ROWS_GATE = Kind("rows gate", "outcross.gate.rows")
+MONITOR = Kind("monitor", "outcross.gate.monitors")
 SELECTOR = Kind("selector", "outcross.select")
 
 

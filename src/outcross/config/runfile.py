@@ -66,6 +66,10 @@ class BenchFile(_Strict):
     divergence: Literal["warn", "refuse", "stop"] = Field(
         default="warn", description="what follows when the training reward rises and an independent probe of quality falls"
     )
+    final: Any = Field(default=None, description="probes on fresh items, which no gate sees, for the claim at the end of the run")
+    alarms: Any = Field(
+        default=None, description="tests every probe for harm in every round, and what follows; `alarms` for the usual ladder"
+    )
 
 
 class CardFile(_Strict):
@@ -304,6 +308,10 @@ def _bind_bench(file: BenchFile, place: Place) -> tuple[Planned, Planned]:
     probes = bind_value(file.probes or [], tuple[Probe, ...], place.at("probes"), given)
     gate = bind_use(file.gate, find.GATE, place.at("gate"), {})
     parts = {"tasks": tasks, "held_out": held_out, "real": real, "probes": probes, "gate": gate, "divergence": constant(file.divergence)}
+    if not _is_none(file.final):
+        parts["final"] = bind_value(file.final, tuple[Probe, ...], place.at("final"), _only(verify))
+    if not _is_none(file.alarms):
+        parts["alarms"] = bind_use(file.alarms, find.MONITOR, place.at("alarms"), given)
     shown = {name: item.plain for name, item in (parts | {"verify": verify}).items()}
     return Planned(shown, cache(lambda: Bench(**{name: item.make() for name, item in parts.items()}))), verify
 

@@ -28,7 +28,8 @@ class DecontaminateOverlap(Stage):
         The paper gives no values; these are ours. `contaminated` above 1 leaves the verdict to the 13-grams.
     keep_partial: whether partial samples stay.
 
-    The reason of a drop names the item and the matched passage. Memory: the index of the items and some hundred samples. Failed
+    The reason of a drop names the item and the matched passage. The index is kept under the stage's state, by its content, and made again when
+    the items or `allowed` change. Memory: the index of the items and some hundred samples. Failed
     requests stay. Raises `DataError` when there are no items.
     """
 
@@ -45,9 +46,10 @@ class DecontaminateOverlap(Stage):
 
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group | Drop]:
         names: list[str] = []
-        index = OverlapIndex(self._items(names), allowed=self.allowed)
+        items = list(held_out(self.tasks, names))
         if not names:
             raise DataError(f"{self.name}: `tasks` is empty; give the held-out items or a benchmark file, or leave the stage out")
+        index = OverlapIndex.kept(ctx.past.state(self.name), items, allowed=self.allowed)
         batch: list[Group] = []
         waiting = 0
         for group in groups:
@@ -58,21 +60,12 @@ class DecontaminateOverlap(Stage):
                 batch, waiting = [], 0
         yield from self._parted(batch, index, names)
 
-    def _items(self, names: list[str]) -> Iterator[str]:
-        """Prompts, and answers that are long enough to be told apart; `names` receives the task of each."""
-        for task in self.tasks:
-            names.append(task.id)
-            yield prompt_text(task.prompt)
-            if task.answer and len(words(task.answer)) >= LONG:
-                names.append(task.id)
-                yield task.answer
-
     def _parted(self, groups: list[Group], index: OverlapIndex, names: list[str]) -> Iterator[Group | Drop]:
-        texts = list(dict.fromkeys(text for group in groups for sample in group.samples for text in _said(sample)))
+        texts = list(dict.fromkeys(text for group in groups for sample in group.samples for text in said(sample)))
         found = dict(zip(texts, index.of(texts), strict=True))
 
         def why_not(sample: Sample) -> str | None:
-            worst = max((found[text] for text in _said(sample)), key=lambda one: (one.item >= 0, one.ratio), default=NOTHING)
+            worst = max((found[text] for text in said(sample)), key=lambda one: (one.item >= 0, one.ratio), default=NOTHING)
             return self._why_not(worst, names)
 
         for group in groups:
@@ -80,7 +73,7 @@ class DecontaminateOverlap(Stage):
 
     def _why_not(self, overlap: Overlap, names: list[str]) -> str | None:
         if overlap.item >= 0:
-            return f"contaminated by a passage: “{_cut(overlap.passage)}” stands in item {names[overlap.item]}"
+            return f"contaminated by a passage: “{cut(overlap.passage)}” stands in item {names[overlap.item]}"
         if overlap.ratio <= self.info:
             return None
         status = "contaminated by 7-grams" if overlap.ratio >= self.contaminated else "partly contaminated"
@@ -92,7 +85,17 @@ class DecontaminateOverlap(Stage):
         )
 
 
-def _said(sample: Sample) -> Iterator[str]:
+def held_out(tasks: Iterable[Task], names: list[str]) -> Iterator[str]:
+    """Prompts, and answers that are long enough to be told apart; `names` receives the task of each."""
+    for task in tasks:
+        names.append(task.id)
+        yield prompt_text(task.prompt)
+        if task.answer and len(words(task.answer)) >= LONG:
+            names.append(task.id)
+            yield task.answer
+
+
+def said(sample: Sample) -> Iterator[str]:
     """Every prompt and every answer of a sample that is text."""
     for turn in sample.turns:
         yield prompt_text(turn.prompt)
@@ -100,6 +103,7 @@ def _said(sample: Sample) -> Iterator[str]:
             yield turn.completion.content
 
 
-def _cut(passage: str) -> str:
+def cut(passage: str) -> str:
+    """The first words of a passage, for a reason."""
     spoken = passage.split(" ")
     return passage if len(spoken) <= _SHOWN else " ".join([*spoken[:_SHOWN], "…"])

@@ -6,19 +6,18 @@ import hashlib
 import math
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from outcross.curate.minhash import Bands, Shingles
-from outcross.curate.nearest import KEPT, OWN, Found, near_duplicates
+from outcross.curate.nearest import KEPT, OWN, Found, near_duplicates, reasons, spare
 from outcross.curate.quality import parted
 from outcross.curate.shelf import Shelf, Writer
+from outcross.curate.spill import spilled, unspilled
 from outcross.errors import ConfigError, StageError
 from outcross.stages import Context, Stage
 from outcross.text import prompt_text
@@ -41,6 +40,7 @@ class NearDedup(Stage):
     questions stay, and so do different answers to one long question. Candidates come from MinHash bands, which miss at most 1 in 200
     pairs at the threshold; each is then decided exactly. Real rows take precedence, then earlier rounds, then the higher mean of the
     verifiers' values, then the earlier sample. Whatever is dropped resembles one that stays, which the reason names: of each cluster one is left.
+    A subgroup of tasks keeps its best sample even where all of its samples resemble those of other subgroups in the round.
 
     Reads the round twice: it goes to disk under the stage's state (about 8 bytes per distinct shingle, and the round itself until the
     stage is done). Memory: 4 bytes per band and about 200 per sample. Failed requests and answers without text stay. Two planted
@@ -52,7 +52,7 @@ class NearDedup(Stage):
     n: int = 5
     across: Literal["round", "run"] = "run"
     against_real: bool = True
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     trims: ClassVar[bool] = True
     whole_round: ClassVar[bool] = True  # gives nothing before it has seen the last sample
 
@@ -68,19 +68,20 @@ class NearDedup(Stage):
         earlier = [path for path in sorted(home.glob("round-*")) if path != own] if self.across == "run" else []
         try:
             planted, real = Shelf(work / "planted"), Shelf(home / "real")
-            spilled = work / "groups"
             with self._writer(planted.folder) as writer:
                 writer.add("planted", _planted(0), "")
             if self.against_real and not real.complete:
                 self._shelve_real(ctx.past.real, real.folder)
-            scores, members = self._shelve(groups, spilled, Shelf(work / "round"))
             shelf = Shelf(work / "round")
+            scores, members, subgroups = self._shelve(groups, work / "groups", shelf)
             older = [planted, *([real] if self.against_real else []), *map(Shelf, earlier)]
             found = near_duplicates(shelf, older, scores, self.threshold)
             self._check(found, len(shelf))
-            reasons = self._reasons(found, members, shelf, older)
-            for group in _read(spilled):
-                yield from parted(group, self.name, lambda sample: next(reasons))
+            spare(found, subgroups, scores)
+            names = [other.ids for other in older]
+            why = reasons(found, members, shelf.ids, names, 1 if self.against_real else None, "near duplicate", "Jaccard")
+            for group in unspilled(work / "groups"):
+                yield from parted(group, self.name, lambda sample: next(why))
             if self.across == "run":
                 shelf.copy(np.flatnonzero(found.shelf[:-3] == KEPT), own)
         finally:
@@ -94,27 +95,27 @@ class NearDedup(Stage):
             for row in rows:
                 writer.add(row.id, _text(row.completion), prompt_text(row.prompt))
 
-    def _shelve(self, groups: Iterable[Group], spilled: Path, shelf: Shelf) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Write the groups and their documents; the score and the group number of each document. Three planted ones come last."""
+    def _shelve(
+        self, groups: Iterable[Group], spill: Path, shelf: Shelf
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], list[str | None]]:
+        """Write the groups and their documents; the score, group number and subgroup of each. Three planted ones come last, which have a
+        score only."""
         scores: list[float] = []
         members: list[int] = []
-        encoder = msgspec.msgpack.Encoder()
-        with ExitStack() as stack:
-            writer = stack.enter_context(self._writer(shelf.folder))
-            file = stack.enter_context(spilled.open("wb"))
-            for number, group in enumerate(groups):
-                data = encoder.encode(group)
-                file.write(len(data).to_bytes(8, "little") + data)
+        subgroups: list[str | None] = []
+        with self._writer(shelf.folder) as writer:
+            for number, group in enumerate(spilled(groups, spill)):
                 for sample in group.samples:
                     if not sample.error:
                         value = sample.value
                         scores.append(-np.inf if value is None or math.isnan(value) else value)
                         members.append(number)
+                        subgroups.append(group.task.subgroup)
                         writer.add(sample.id, *_answer_and_prompt(sample))
             changed = self.threshold <= 0.998
             for text in (_planted(0, changed), _planted(1), _planted(1, changed)):
                 writer.add("planted", text, "")
-        return np.array([*scores, -np.inf, -np.inf, -np.inf]), np.array([*members, -1, -1, -1])
+        return np.array([*scores, -np.inf, -np.inf, -np.inf]), np.array(members, np.int64), subgroups
 
     def _check(self, found: Found, count: int) -> None:
         """The planted text of the older shelf must be met again, and of the two in this round the first kept and the second dropped."""
@@ -126,22 +127,6 @@ class NearDedup(Stage):
                 "dropped. The index under the round's state is damaged or the disk is full: remove the round's state folder and resume"
             )
 
-    def _reasons(self, found: Found, members: NDArray[np.int64], shelf: Shelf, older: list[Shelf]) -> Iterator[str | None]:
-        """Why each document is dropped, in order; None for those that stay."""
-        for place in range(len(shelf) - 3):
-            number, other = int(found.shelf[place]), int(found.document[place])
-            if number == KEPT:
-                yield None
-                continue
-            likeness = f"Jaccard {found.jaccard[place]:.2f} with"
-            if number == OWN:
-                where = "group" if members[place] == members[other] else "round"
-                yield f"near duplicate in this {where}: {likeness} sample {shelf.ids[other]}"
-            elif self.against_real and number == 1:
-                yield f"memorised: {likeness} real row {older[number].ids[other]}"
-            else:
-                yield f"near duplicate of an earlier round: {likeness} sample {older[number].ids[other]}"
-
 
 def _answer_and_prompt(sample: Sample) -> tuple[str, str]:
     """What the last turn answered and what it asked: that is what is judged and learnt."""
@@ -151,13 +136,6 @@ def _answer_and_prompt(sample: Sample) -> tuple[str, str]:
 
 def _text(content: Content) -> str:
     return content if isinstance(content, str) else ""
-
-
-def _read(path: Path) -> Iterator[Group]:
-    decoder = msgspec.msgpack.Decoder(Group)
-    with path.open("rb") as file:
-        while head := file.read(8):
-            yield decoder.decode(file.read(int.from_bytes(head, "little")))
 
 
 def _planted(number: int, changed: bool = False) -> str:

@@ -23,7 +23,8 @@ _PAIRS = 1 << 20  # candidate pairs compared at once
 
 @dataclass(frozen=True)
 class Found:
-    """What each document resembles: the number of the older shelf (or `OWN`, or `KEPT`: nothing), the document there, and how much."""
+    """What each document resembles: the number of the older shelf (or `OWN`, or `KEPT`: nothing), the document there, and how much
+    (`jaccard`, or a cosine where vectors are compared)."""
 
     shelf: NDArray[np.int32]
     document: I64
@@ -138,3 +139,38 @@ def _shared(entries: _Entries) -> _Entries:
     alone = heads.copy()
     alone[:-1] &= heads[1:]
     return entries.where(~alone)
+
+
+def spare(found: Found, subgroups: Sequence[str | None], scores: NDArray[np.float64]) -> None:
+    """Keep the best document of each subgroup that lost all of its documents, at least one of them to this round's other subgroups. What
+    resembles older shelves only is there already, and stays dropped. None: of no subgroup."""
+    best: dict[str, int] = {}
+    alive = {name for name, shelf in zip(subgroups, found.shelf, strict=False) if shelf == KEPT}
+    for place, name in enumerate(subgroups):
+        if name is None or name in alive or found.shelf[place] != OWN:
+            continue
+        if name not in best or scores[place] > scores[best[name]]:
+            best[name] = place
+    for place in best.values():
+        found.shelf[place], found.document[place], found.jaccard[place] = KEPT, -1, 0.0
+
+
+def reasons(
+    found: Found, groups: Sequence[int] | I64, ids: Sequence[str], older: Sequence[Sequence[str]], real: int | None, kind: str, measure: str
+) -> Iterator[str | None]:
+    """Why each document is dropped, in order; None for those that stay. The reason names the one that stays: the records hold the clusters.
+
+    groups: the group each document is of; older: the identifiers of each older shelf, and `real` the number of that of real rows."""
+    for place in range(len(groups)):
+        number, other = int(found.shelf[place]), int(found.document[place])
+        if number == KEPT:
+            yield None
+            continue
+        likeness = f"{measure} {found.jaccard[place]:.2f} with"
+        if number == OWN:
+            where = "group" if groups[place] == groups[other] else "round"
+            yield f"{kind} in this {where}: {likeness} sample {ids[other]}"
+        elif number == real:
+            yield f"memorised: {likeness} real row {older[number][other]}"
+        else:
+            yield f"{kind} of an earlier round: {likeness} sample {older[number][other]}"

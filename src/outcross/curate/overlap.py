@@ -11,8 +11,9 @@ Words are lower-cased and punctuation is space. The paper gives no values for th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 from outcross.curate.ngrams import I64, U64, Grams, Units, word_units
 from outcross.errors import ConfigError
 from outcross.text import words
+from outcross.types import content_hash
 
 LONG, SHORT = 13, 7
+_FORMAT = "1"  # of saved indexes: raise it when words, hashes or tables change
 _TEXTS = 2048
 _SIEVE = 24  # log2 of the sieve's size in bytes
 
@@ -42,6 +45,19 @@ class Overlap:
 NOTHING = Overlap(0.0, -1, "", -1, ())
 
 
+@dataclass(frozen=True)
+class _Tables:
+    """long: known 13-grams in order, and `long_items`, an item of each; short: known 7-grams in order, and where each one's `items` begin
+    (items_at); sizes: distinct 7-grams of each item."""
+
+    long: U64
+    long_items: I64
+    short: U64
+    items_at: I64
+    items: I64
+    sizes: I64
+
+
 class OverlapIndex:
     """The n-grams of test items, ready for any number of texts.
 
@@ -60,11 +76,32 @@ class OverlapIndex:
         units = word_units(held)
         grams = _long_or_whole(units, long)
         fair = ~np.isin(grams.hashes, _long_or_whole(word_units(list(allowed)), long).hashes)
-        self._long, places = np.unique(grams.hashes[fair], return_index=True)
-        self._long_items: I64 = grams.texts[fair][places]
-        self._short, self._items_at, self._items = _postings(units.grams(short))
-        self._sizes = np.bincount(self._items, minlength=len(held))
-        self._count = len(held)
+        known, places = np.unique(grams.hashes[fair], return_index=True)
+        postings = _postings(units.grams(short))
+        self._hold(_Tables(known, grams.texts[fair][places], *postings, np.bincount(postings[2], minlength=len(held))))
+
+    @classmethod
+    def kept(cls, folder: Path, items: Sequence[str], *, long: int = LONG, short: int = SHORT, allowed: Sequence[str] = ()) -> Self:
+        """The index of these items from `folder`, where it is made when there is none: its name is a hash of all that it is made of."""
+        path = folder / f"{content_hash(_FORMAT, long, short, items, allowed)}.npz"
+        if not path.exists():
+            made = cls(items, long=long, short=short, allowed=allowed)
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as file:
+                np.savez(file, **{item.name: getattr(made._tables, item.name) for item in fields(_Tables)})
+            partial.replace(path)
+            return made
+        found = cls((), long=long, short=short)
+        with np.load(path) as arrays:
+            found._hold(_Tables(**{item.name: arrays[item.name] for item in fields(_Tables)}))
+        return found
+
+    def _hold(self, tables: _Tables) -> None:
+        self._tables = tables
+        self._long, self._long_items = tables.long, tables.long_items
+        self._short, self._items_at, self._items, self._sizes = tables.short, tables.items_at, tables.items, tables.sizes
+        self._count = len(tables.sizes)
         self._sieve = _sieve(self._short)
 
     def __len__(self) -> int:

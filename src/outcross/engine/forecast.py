@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from outcross.engine.guards import BenchFacts, probes_of
+from outcross.engine.guards import BenchFacts, watched_by
 from outcross.recipe import Recipe
 from outcross.stages import Model, Role, calls_of, name_of, roles_of
 from outcross.types import Sampling
@@ -95,10 +95,12 @@ def steps_of(recipe: Recipe, facts: BenchFacts) -> Iterator[Step]:
         for stage in (phase.generate, *phase.verify, *phase.curate):
             if stage is not None:
                 yield Step(phase.name, stage, phase.rounds * phase.inner, tasks, samples=getattr(phase.generate, "n", 1))
-        for probe in probes_of(recipe.bench, phase) if phase.learn else ():
+        for probe in watched_by(recipe.bench, phase) if phase.learn else ():
             yield Step(phase.name, probe, phase.rounds + 1, facts.held_out, probe=True)
         for test in phase.release.probes if phase.release is not None else ():  # on a round's rows and on those released before
             yield Step(phase.name, test, 2 * phase.rounds, tasks, probe=True, rows=True)
+    for probe in recipe.bench.final:
+        yield Step("final", probe, 2, len(list(getattr(probe, "tasks", ()))) or facts.held_out, probe=True)
 
 
 def forecast(recipe: Recipe, models: Mapping[Role, Model], facts: BenchFacts, takes_n: Collection[Role] = ()) -> Forecast:

@@ -14,15 +14,16 @@ from typing import Any
 
 from outcross.engine.proofs import DOUBTFUL, Proof, proof_for, why_unproven
 from outcross.errors import DataError, GuardError, did_you_mean
+from outcross.mix import problems
 from outcross.recipe import Bench, Expert, Mixture, Phase, Recipe, Release, Waived
 from outcross.stages import Model, Probe, Role, Trainable, Verifier, name_of, roles_of
 from outcross.text import HeldOutIndex, digest, prompt_text
-from outcross.types import Array, Content, Example, Prompt, content_hash
+from outcross.types import Array, Content, Example, Prompt, Task, content_hash
 
 SOUND = ("kernel", "executed", "exact")  # grounds that may serve training and the gate alike
 KINDS = ("quality", "diversity", "fit")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # phases and roles name folders and files
-TAKEN = ("start", "logs", "tombstones", "champion", "release", "export", "lock")  # what a run's folder holds beside its phases
+TAKEN = ("start", "logs", "tombstones", "champion", "release", "export", "lock", "final")  # what a run's folder holds beside its phases
 
 
 def check_plan(recipe: Recipe, models: Mapping[Role, Model], *, unsafe: bool = False, proofs: Sequence[Proof] = ()) -> list[str]:
@@ -75,11 +76,18 @@ def probes_of(bench: Bench, phase: Phase) -> tuple[Probe, ...]:
     return bench.probes if phase.probes is None else phase.probes
 
 
+def watched_by(bench: Bench, phase: Phase) -> tuple[Probe, ...]:
+    """The probes that a phase measures: those that its gate guards, and those that the bench's alarms watch beside them."""
+    guarded = probes_of(bench, phase)
+    more = bench.alarms.probes if bench.alarms is not None and phase.learn else ()
+    return (*guarded, *(probe for probe in more if probe not in guarded))
+
+
 def _probe_problems(recipe: Recipe) -> Iterator[str]:
     """The first champion is measured once by each probe name, so a name must mean one probe."""
     known: dict[str, Probe] = {}
     for phase in recipe.phases:
-        for probe in probes_of(recipe.bench, phase) if phase.learn else ():
+        for probe in watched_by(recipe.bench, phase) if phase.learn else ():
             if known.setdefault(probe.name, probe) != probe:
                 yield f"phase {phase.name!r}: another probe is called {probe.name!r} already and measures something else; give it a label"
 
@@ -134,7 +142,12 @@ def _release_problems(release: Release, phase: Phase, where: str, bench: Bench) 
 
 
 def _role_problems(phase: Phase, where: str, models: Mapping[Role, Model], bench: Bench) -> Iterator[str]:
-    stages: list[object] = [phase.generate, *phase.verify, *phase.curate, *(probes_of(bench, phase) if phase.learn else ())]
+    stages: list[object] = [
+        phase.generate,
+        *phase.verify,
+        *phase.curate,
+        *((*watched_by(bench, phase), *bench.final) if phase.learn else ()),
+    ]
     stages += phase.release.probes if phase.release is not None else ()
     for stage in stages:
         for role in roles_of(stage):
@@ -160,8 +173,7 @@ def _role_problems(phase: Phase, where: str, models: Mapping[Role, Model], bench
 
 
 def _mixture_problems(mix: Mixture, where: str, bench: Bench, unsafe: bool) -> Iterator[str]:
-    if not 0 <= mix.real_floor <= 1:
-        yield f"{where}: mix.real_floor is {mix.real_floor}; it is a share between 0 and 1"
+    yield from (f"{where}: mix.{problem}" for problem in problems(mix))
     if mix.history == "replace" and not unsafe:
         yield (
             f"{where} replaces its history: each round forgets the data of the rounds before, the setting in which models collapse; "
@@ -269,6 +281,16 @@ def check_bench(bench: Bench) -> BenchFacts:
         raise DataError("bench.held_out is empty; the probes need held-out items")
     index = HeldOutIndex(text for task in held_out if (text := asked_text(task.prompt)).strip())
     held_ids = Tally(task.id for task in held_out)
+    fresh = fresh_items(bench)
+    for task in fresh:
+        if why := "has a held-out identifier" if task.id in held_ids else index.match(asked_text(task.prompt)):
+            raise GuardError(
+                f"item {task.id!r} of bench.final {why}: {prompt_text(task.prompt)[:80]!r}. Fresh items are those that no gate sees: take it out of "
+                "bench.held_out or of bench.final"
+            )
+    if fresh:
+        index = HeldOutIndex(text for task in (*held_out, *fresh) if (text := asked_text(task.prompt)).strip())
+        held_ids.update({task.id: 1 for task in fresh})
     doubled = next((name for name, n in held_ids.items() if n > 1), None)
     if doubled is not None:
         raise DataError(f"two held-out items have the identifier {doubled!r}; identifiers must be unique, because tests are paired by item")
@@ -290,6 +312,11 @@ def check_bench(bench: Bench) -> BenchFacts:
         raise DataError("bench.tasks is empty; there is nothing to generate from. Check its path, split and filters")
     of_held_out = sum(len(prompt_text(task.prompt).encode(errors="replace")) for task in held_out)
     return BenchFacts(len(seen), len(held_out), *_check_real(bench, index), asked, longest, of_held_out)
+
+
+def fresh_items(bench: Bench) -> list[Task]:
+    """The items that the probes of the final claim ask about, each once."""
+    return list({task.id: task for probe in bench.final for task in getattr(probe, "tasks", ())}.values())
 
 
 def check_floor(recipe: Recipe, facts: BenchFacts) -> None:

@@ -7,26 +7,25 @@ round's record is complete on disk before its promotion takes effect.
 from __future__ import annotations
 
 import resource
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from outcross.engine import admission, canaries, divergence, release, steps
+from outcross.engine import admission, alarms, canaries, divergence, mixing, release, steps
 from outcross.engine.budget import Budget, Meter
+from outcross.engine.champions import KeepModels, holder, prune, reached
 from outcross.engine.conserve import Counter, ErrorRule, blamed
 from outcross.engine.executor import Executor
-from outcross.engine.guards import BenchFacts, check_bench, check_floor, check_plan, gate_of, independent_checks, probes_of
+from outcross.engine.guards import BenchFacts, check_bench, check_floor, check_plan, gate_of, independent_checks, probes_of, watched_by
 from outcross.engine.past import Recorded
 from outcross.engine.place import open_journal
 from outcross.engine.proofs import Proof
-from outcross.engine.release import compared
 from outcross.engine.resume import append_metric, check_same, manifest_of, prepare, seconds_before
 from outcross.engine.store import DISK_ERRORS, RoundDir, RoundRows, RunDir, checksums, read_measurements, save_folder, suffix, write_json
 from outcross.engine.tables import MEASUREMENTS, Writer, encode_measurements
@@ -35,8 +34,6 @@ from outcross.errors import StageError, StoreError
 from outcross.recipe import Phase, Recipe, Release
 from outcross.stages import Context, KeepsLogs, Model, Probe, Role, Runner, Trainable, parts_of
 from outcross.types import Comparison, Decision, Measurement
-
-KeepModels = Literal["champion", "all"] | int
 
 
 @dataclass(frozen=True)
@@ -145,14 +142,18 @@ class _Loop:
             self._start()
         for phase in self.recipe.phases:
             for number in range(phase.rounds):
-                if self._reached(phase):
+                if reached(self.done, phase):
                     break
                 turn = self.target.round(phase.name, number)
-                if not turn.complete:
+                played = not turn.complete
+                if played:
                     self._settle()
                     self._play(phase, turn)
                 self.done.append(self.target.round(phase.name, number))
+                if played:
+                    self._stop_if_asked(self.done[-1])
         self._settle()
+        self._claim()
         outcomes = [turn.record["outcome"] for turn in self.done]
         last = self.done[-1].decision if self.done else None
         return Result(
@@ -174,7 +175,9 @@ class _Loop:
         path = start / "measurements.parquet"
         if not path.exists():
             with self._timed("start", "probe"):
-                probes = {probe.name: probe for phase in self.recipe.phases if phase.learn for probe in probes_of(self.recipe.bench, phase)}
+                probes = {
+                    probe.name: probe for phase in self.recipe.phases if phase.learn for probe in watched_by(self.recipe.bench, phase)
+                }
                 self._measure(list(probes.values()), self.first, path, "start")
 
     def _taught(self) -> list[Role]:
@@ -183,17 +186,20 @@ class _Loop:
     def _adopt_champions(self) -> None:
         """Load the models that hold now, where an earlier attempt promoted them."""
         for role in self._taught():
-            holder = self._holder(role)
-            if holder is None:
-                continue
-            expected = holder.record["champion"][role]["id"]
+            turn = holder(self.done, role)
             current, first = self.champions[role], self.first[role]
+            if turn is None:
+                self.champions[role] = first
+                self._follow_aliases(role, first)
+                self._release([current])
+                continue
+            expected = turn.record["champion"][role]["id"]
             if current.id != expected and isinstance(first, Trainable):
-                folder = self.target.root / holder.record["champion"][role]["folder"]
+                folder = self.target.root / turn.record["champion"][role]["folder"]
                 self.champions[role] = first.load(folder)
                 if self.champions[role].id != expected:
                     raise StoreError(
-                        f"{folder} holds the model {self.champions[role].id}, and the record of {holder.label} promoted {expected}; "
+                        f"{folder} holds the model {self.champions[role].id}, and the record of {turn.label} promoted {expected}; "
                         "restore the folder from a copy: only recorded promotions hold"
                     )
                 self._follow_aliases(role, first)
@@ -210,9 +216,6 @@ class _Loop:
         for other, model in self.first.items():
             if model is first and other not in self._taught():
                 self.champions[other] = self.champions[role]
-
-    def _holder(self, role: Role) -> RoundDir | None:
-        return next((turn for turn in reversed(self.done) if turn.promoted and role in turn.record["champion"]), None)
 
     # ── one round ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def _play(self, phase: Phase, turn: RoundDir) -> None:
@@ -239,6 +242,7 @@ class _Loop:
         (folder / "steps").mkdir(parents=True, exist_ok=True)
         label = turn.label if single else f"{turn.label}/{k}"
         history = admission.learnable(self.done, turn)
+        phase = alarms.lifted(self.recipe.bench, phase, self.done)
         return steps.Part(
             phase, self.recipe.bench, self.facts, folder, label, history, self.target.tombstones(), self.watch, self.options.errors
         )
@@ -268,7 +272,7 @@ class _Loop:
         for roles in self._teams(phase):
             with self._timed(part.label, "fit"):
                 fitted = part.marked(f"fit{suffix(roles[0])}") is not None
-                mixed = {role: steps.mix(part, ctx, role, fitted=fitted) for role in roles}
+                mixed = {role: mixing.mix(part, ctx, role, fitted=fitted) for role in roles}
                 mixtures.update({role: facts for role, (_, facts) in mixed.items()})
                 if not any(facts["records"] > 0 for _, facts in mixed.values()):
                     continue
@@ -276,7 +280,7 @@ class _Loop:
                 start = current[roles[0]] if what.start == "champion" else self._first(roles[0], what.start, ctx)
                 reference = None if what.reference is None else (self.first if what.reference == "first" else current)[roles[0]]
                 assert isinstance(start, Trainable)
-                examples = steps.Chain(tuple(item for item, _ in mixed.values()))
+                examples = mixing.Chain(tuple(item for item, _ in mixed.values()))
                 candidate, facts = steps.fit(part, ctx, roles[0], what, start, reference, examples)
                 folder = str((part.folder / f"model{suffix(roles[0])}").relative_to(self.target.root))
                 for role in roles:
@@ -333,15 +337,37 @@ class _Loop:
             outcome = "nothing learnt"
         else:
             with self._timed(turn.label, "probe"):
-                probes = list(probes_of(self.recipe.bench, phase))
+                probes = list(watched_by(self.recipe.bench, phase))
                 measured = self._measure(probes, candidate, turn.folder / "measurements.parquet", turn.label)
                 champion_now = self._champion(probes, turn)
-            decision, compared = self._gate(phase, measured, champion_now)
+            comparison = self._comparison(phase, measured, champion_now)
+            decision = self._gate(phase, comparison)
+            compared = {probe.name: release.compared(probe.name, comparison) for probe in probes}
+            made |= alarms.watch(self.recipe.bench, phase, comparison, self.done)
             made |= divergence.watch(self.target, turn, self.done, independent_checks(self.recipe.bench, phase, self.first), measured)
-            decision = divergence.acted_on(decision, made["alarms"], self.recipe.bench.divergence)
+            decision = divergence.acted_on(alarms.acted_on(decision, made), made["alarms"], self.recipe.bench.divergence)
             outcome = "promoted" if decision.promote else "refused"
         self._write_record(phase, turn, outcome, decision, {**made, "measurements": compared, "champion": champion})
-        divergence.stop(made.get("alarms", ()), self.recipe.bench.divergence, self.target.root)
+
+    def _claim(self) -> None:
+        """Measure the first and the last champion on fresh items, once, when all rounds are done."""
+        final = self.target.root / "final"
+        if not self.recipe.bench.final or (final / "measurements.parquet").exists():
+            return
+        final.mkdir(exist_ok=True)
+        with self._timed("final", "probe"):
+            for name, models in (("measurements.first", self.first), ("measurements", self.champions)):
+                self._measure(list(self.recipe.bench.final), models, final / f"{name}.parquet", "final")
+
+    def _stop_if_asked(self, turn: RoundDir) -> None:
+        """Warn of what a complete round's alarms tell, and end the run, rolled back if need be, where they ask for it."""
+        for alarm in alarms.alarms_of(turn):
+            if alarm.action != "note":
+                self.watch.note(f"{turn.label}: {alarm.action.replace('_', ' ')}: {alarm.reason}")
+        if "rolled_back" in turn.record:
+            self._settle()
+        alarms.stop(turn.record, self.target.root)
+        divergence.stop(turn.record.get("alarms", ()), self.recipe.bench.divergence, self.target.root)
 
     def _released(self, phase: Phase, asked: Release, turn: RoundDir) -> tuple[str, Decision | None, dict[str, Any]]:
         """Whether the rows of a data-only round are released. What is compared is this round's rows alone."""
@@ -376,28 +402,22 @@ class _Loop:
             known |= self._measure(unknown, self.champions, turn.folder / "measurements.champion.parquet", turn.label)
         return known
 
-    def _gate(
-        self, phase: Phase, measured: Mapping[str, Measurement], champion: Mapping[str, Measurement]
-    ) -> tuple[Decision, dict[str, Any]]:
-        gate, probes = gate_of(self.recipe.bench, phase), probes_of(self.recipe.bench, phase)
+    def _comparison(self, phase: Phase, measured: Mapping[str, Measurement], champion: Mapping[str, Measurement]) -> Comparison:
         first = read_measurements(self.target.start / "measurements.parquet")
         tests = [turn.decision for turn in self.done if turn.decision is not None and self._phase(turn).learn]
-        spent = sum(test.alpha_spent for test in tests)
         planned = sum(item.rounds for item in self.recipe.phases if item.learn)
-        decided = len(tests)
-        names = [probe.name for probe in probes]
-        comparison = Comparison(
-            {name: measured[name] for name in names},
-            {name: champion[name] for name in names},
-            {name: first[name] for name in names},
-            decided,
-            planned,
-            max(0.0, gate.alpha - spent),
-        )
+        left = gate_of(self.recipe.bench, phase).alpha - sum(test.alpha_spent for test in tests)
+        names = [probe.name for probe in watched_by(self.recipe.bench, phase)]
+        candidate, held, start = ({name: found[name] for name in names} for found in (measured, champion, first))
+        return Comparison(candidate, held, start, len(tests), planned, max(0.0, left))
+
+    def _gate(self, phase: Phase, comparison: Comparison) -> Decision:
+        gate = gate_of(self.recipe.bench, phase)
         with blamed("the gate"):
-            decision = gate(comparison, {probe.name: probe.margin for probe in probes})
+            decision = gate(comparison, {probe.name: probe.margin for probe in probes_of(self.recipe.bench, phase)})
         _refuse_no_decision(gate, decision)
-        return decision, {name: compared(name, comparison) for name in names}
+        assert isinstance(decision, Decision)
+        return decision
 
     def _write_record(self, phase: Phase, turn: RoundDir, outcome: str, decision: Decision | None, made: dict[str, Any]) -> None:
         stages, verifiers = steps.versions(phase)
@@ -420,43 +440,20 @@ class _Loop:
         self.watch.decided(turn.label, outcome, decision)
 
     def _settle(self) -> None:
-        """Let recorded promotions take effect: the link, the model in use, the disk. Doing it again changes nothing."""
+        """Let recorded rollbacks and promotions take effect: the link, the model in use, the disk. Doing it again changes nothing."""
+        alarms.take_effect(self.target, self.done)
         for role in self._taught():
-            holder = self._holder(role)
-            if holder is not None:
-                self.target.point(role, self.target.root / holder.record["champion"][role]["folder"])
+            turn, first = holder(self.done, role), self.target.start / f"model{suffix(role)}"
+            folder = first if turn is None else self.target.root / turn.record["champion"][role]["folder"]
+            if turn is not None or first.exists():
+                self.target.point(role, folder)
         last = next((turn for turn in reversed(self.done) if turn.released), None)
         if last is not None:
             self.target.point_release(last.folder)
         self._adopt_champions()
-        self._prune()
-
-    def _prune(self) -> None:
-        """Remove model folders that `keep_models` does not ask for; the champion and the first model always stay."""
-        keep = self.options.keep_models
-        if keep == "all":
-            return
-        last = [turn for turn in self.done if turn.promoted][-(1 if keep == "champion" else max(1, int(keep))) :]
-        held = {turn.record["champion"][role]["folder"] for turn in last for role in turn.record["champion"]}
-        held |= {turn.record["champion"][role]["folder"] for role in self._taught() if (turn := self._holder(role)) is not None}
-        for turn in self.done:
-            for part in turn.parts():
-                for folder in part.glob("model*"):
-                    if folder.is_dir() and str(folder.relative_to(self.target.root)) not in held:
-                        doomed = folder.with_name(folder.name + ".tmp")
-                        folder.replace(doomed)
-                        shutil.rmtree(doomed)
-
-    def _reached(self, phase: Phase) -> bool:
-        """Whether the phase's `until` has come true for the model that holds now."""
-        if phase.until is None:
-            return False
-        name, wanted = phase.until
-        for turn in reversed(self.done):
-            if turn.promoted and name in turn.record["measurements"]:
-                found = turn.record["measurements"][name]
-                return bool(found["candidate"] >= wanted if found["higher_is_better"] else found["candidate"] <= wanted)
-        return False
+        monitor = self.recipe.bench.alarms
+        spare = alarms.good(self.done) if monitor is not None and monitor.acts == "roll_back" else None
+        prune(self.target, self.done, self._taught(), self.options.keep_models, spare)
 
     @contextmanager
     def _timed(self, label: str, step: str, verifying: Sequence[Counter] = ()) -> Iterator[None]:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from outcross.engine.guards import gate_of, probes_of
+from outcross.engine.guards import gate_of, probes_of, watched_by
 from outcross.engine.store import FORMAT, RunDir, sweep, write_json
 from outcross.errors import ConfigError
 from outcross.recipe import Recipe, Release, canonical, fingerprint
@@ -59,7 +59,7 @@ def _release(release: Release) -> dict[str, Any]:
 
 
 def _probes(recipe: Recipe) -> list[dict[str, Any]]:
-    found = {probe.name: probe for phase in recipe.phases for probe in probes_of(recipe.bench, phase)}
+    found = {probe.name: probe for phase in recipe.phases for probe in watched_by(recipe.bench, phase)}
     return [{"name": name, "kind": probe.kind, "margin": probe.margin, "ground": probe.ground} for name, probe in sorted(found.items())]
 
 

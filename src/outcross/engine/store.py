@@ -7,7 +7,8 @@
          release    ──▶  the last round whose rows were released; a release is the rows of all released rounds
          start/          model/ and measurements.parquet of the first champion
          <phase>/<round>/[inner_k/]  groups.parquet drops.parquet examples.parquet mixture.parquet order.parquet model/
-                         measurements.parquet  steps/*.json  round.json
+                         measurements.parquet  steps/*.json  round.json  (rolled_back.json where a promotion was undone)
+         final/          measurements of the last champion (and .first of the first one) on fresh items, when the run is over
          tombstones/     one file per recall or review: records that may not be learnt from any more
          lock
 
@@ -123,8 +124,13 @@ class RoundDir:
         return found
 
     @property
+    def undone(self) -> bool:
+        """Whether a later round's alarm rolled this promotion back."""
+        return (self.folder / "rolled_back.json").exists()
+
+    @property
     def promoted(self) -> bool:
-        return self.complete and self.record["outcome"] == "promoted"
+        return self.complete and self.record["outcome"] == "promoted" and not self.undone
 
     @property
     def released(self) -> bool:
@@ -295,7 +301,7 @@ class RunDir:
 
 def sweep(run: RunDir) -> None:
     """Remove what a killed process left half written: names that end in `.tmp`, where the engine writes and nowhere else."""
-    written = ["start", "tombstones", *(phase["name"] for phase in run.manifest["phases"])]
+    written = ["start", "final", "tombstones", *(phase["name"] for phase in run.manifest["phases"])]
     found = [path for name in written for path in (run.root / name).rglob("*.tmp")]
     found += [run.root / "manifest.json.tmp", run.root / "release.tmp", *run.root.glob("champion*.tmp")]
     for path in sorted(found, reverse=True):
@@ -311,7 +317,7 @@ def checksums(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         skipped = any(piece.startswith(("model", "state")) or piece.endswith(".tmp") for piece in inside.parts)
-        if path.is_file() and not skipped and path.name != "round.json":
+        if path.is_file() and not skipped and path.name not in ("round.json", "rolled_back.json"):
             found[str(inside)] = file_hash(path)
     return found
 

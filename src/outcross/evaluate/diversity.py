@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from outcross.errors import ConfigError
+from outcross.evaluate.answered import answered
 from outcross.evaluate.statistics import distinct, entropy, half_samples, self_overlap
-from outcross.evaluate.undecided import refuse_undecided, why_undecided
 from outcross.stages import Context, Generator, Role, Stage
 from outcross.text import normalise, words
 from outcross.types import Example, Ground, Measurement, Task
@@ -58,23 +56,10 @@ class Diversity(Stage):
         return self.generator.calls(tasks)
 
     def __call__(self, ctx: Context, /) -> Measurement:
-        items: list[str] = []
-        given: list[list[str]] = []
-        own: list[str | None] = []
-        failed: list[tuple[str, str]] = []
-        for group in self.generator(ctx, self.tasks):
-            items.append(group.task.id)
-            own.append(group.task.answer)
-            given.append([self.answer(sample.text) for sample in group.samples if not sample.error])
-            if not given[-1]:
-                failed.append((group.task.id, why_undecided(group)))
-        refuse_undecided(self.name, failed, len(items))
-        subsets = half_samples(items, self.replicates)
-        over = self._measure(given, subsets) - self._measure(self._real(own), subsets)
-        # Half as many answers have another entropy: only the spread of the halves speaks of all items.
-        spread = over[1:] - over[1:].mean() + over[0]
-        unit = "nats over real" if self.statistic == "entropy" else "share over real"
-        return Measurement(self.name, tuple(items), (float(over[0]),), tuple(map(float, spread)), unit=unit)
+        found = answered(ctx, self.name, self.generator, self.tasks)
+        subsets = half_samples(found.items, self.replicates)
+        over = self._measure(found.texts(self.answer), subsets) - self._measure(found.real(self.reference, self.answer), subsets)
+        return found.measurement(over, "nats over real" if self.statistic == "entropy" else "share over real")
 
     def _measure(self, answers: Answers, subsets: Subsets) -> Floats:
         if self.statistic == "entropy":
@@ -82,17 +67,3 @@ class Diversity(Stage):
         if self.statistic == "distinct":
             return distinct(answers, subsets, words)
         return -self_overlap(answers, subsets, words)
-
-    def _real(self, own: list[str | None]) -> Answers:
-        """One real answer per item; which one goes with which item does not matter to a pooled statistic."""
-        if self.reference is None:
-            found = [answer for answer in own if answer is not None]
-        else:
-            texts = (example.completion for example in self.reference if isinstance(example.completion, str))
-            found = list(islice(texts, len(own)))
-        if len(found) < len(own):
-            raise ConfigError(
-                f"{self.name} compares {len(own):,} answers with real ones and has {len(found):,}; give its tasks answers, or "
-                f"pass as `reference` at least {len(own):,} real examples of text, or fewer tasks"
-            )
-        return [[self.answer(text)] for text in found]

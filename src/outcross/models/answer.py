@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from outcross.errors import ModelError
+from outcross.models.beams import best, refusal
 from outcross.models.cache import bytes_per_token, can_share
 from outcross.models.sampler import Batch, Drawn, Row
 from outcross.models.score import context_length, score, scored
@@ -57,7 +58,8 @@ class Answerer:
             jobs = self._jobs(pending)
             with torch.inference_mode():
                 self._choose([job for job in jobs if job.request.choices])
-                self._complete([job for job in jobs if not job.request.choices])
+                self._search([job for job in jobs if not job.request.choices and job.request.sampling.beams > 1])
+                self._complete([job for job in jobs if not job.request.choices and job.request.sampling.beams <= 1])
         except BaseException as error:
             broken = isinstance(error, Exception)
             reason = error if broken else ModelError("drawing was interrupted before this answer was complete; ask again")
@@ -92,6 +94,8 @@ class Answerer:
             return "this local model takes neither a JSON schema nor tools; ask an endpoint, or check the answer with a verifier"
         if request.n < 1 or (request.sampling.max_tokens < 1 and not request.choices):
             return f"asked for {request.n} completions of at most {request.sampling.max_tokens} tokens; both must be at least 1"
+        if request.sampling.beams > 1 and (problem := refusal(request)):
+            return problem
         used = prompt + len(request.prefix)
         if used >= self.context:
             return (
@@ -118,6 +122,15 @@ class Answerer:
                 sums = tuple(job.sums[at] for at in range(len(job.sums)))
                 for sample in range(job.request.n):
                     job.add(sample, Completion("", choice_log_probs=sums), 0)
+
+    def _search(self, jobs: list[Job]) -> None:
+        """The most likely completions of each request, by beam search."""
+        self._score_prefixes([job for job in jobs if job.request.prefix])
+        rows = {job: found[0] for job in jobs if (found := self._rows(job))}
+        slots = self._slots(list(rows.values()))
+        for job, found in best(self.model, rows, self.tokens.end_ids, slots):
+            for sample, drawn in enumerate(found[: job.request.n]):
+                job.add(sample, self._completion(job, drawn), len(drawn.tokens))
 
     def _complete(self, jobs: list[Job]) -> None:
         """Draw the completions of each request. Memory that runs out halves the batch; rows already drawn stay."""

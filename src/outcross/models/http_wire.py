@@ -124,6 +124,8 @@ def refusal(request: Request, api: Api) -> str:
         return "plain completions cannot carry messages; use api='chat', or ask with a text"
     if api == "completions" and request.tools:
         return "plain completions cannot carry tools; use api='chat'"
+    if request.sampling.beams > 1:
+        return f"this protocol has no beam search (beams={request.sampling.beams}); leave `beams` out, or take a local model"
     if request.n < 1:
         return f"n is {request.n}; ask for at least 1 completion"
     for field in ("schema", "tools"):

@@ -47,6 +47,8 @@ def refusal(request: Request, model: str) -> str:
     for field in ("prefix", "schema", "tools"):
         if getattr(request, field):
             return f"{model} cannot answer a request with {field}={getattr(request, field)!r:.60}; leave it empty"
+    if request.sampling.beams > 1:
+        return f"{model} has no beam search (beams={request.sampling.beams}); leave `beams` out"
     return ""
 
 

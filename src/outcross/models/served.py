@@ -23,8 +23,8 @@ from outcross.models.served_adapters import ENVIRONMENT
 from outcross.models.served_process import Command, Patience, ServerPlace
 from outcross.models.served_station import Folder, Setup, Station
 from outcross.models.served_weights import Held, Weights
-from outcross.stages import CountsTokens, FitPlan, LogProbs, Model, Seen, Trainable
-from outcross.types import Example, Prompt, Request, Response, Turn, content_hash
+from outcross.stages import CountsTokens, FitPlan, LogProbs, Model, Seen, TokenIds, Trainable
+from outcross.types import Completion, Example, Prompt, Request, Response, Turn, content_hash
 
 __all__ = ["Served", "ServedLearner", "ServerPlace", "served"]
 
@@ -128,6 +128,13 @@ class ServedLearner(Served):
         if not isinstance(model, CountsTokens):
             raise ModelError(f"a {type(model).__name__} cannot count tokens")
         return model.count_tokens(prompt)
+
+    def token_ids(self, completion: Completion, /) -> Sequence[int]:
+        """The ids that `log_probs` scores for a completion. Raises `ModelError`."""
+        model = self._learner.inner
+        if not isinstance(model, TokenIds):
+            raise ModelError(f"a {type(model).__name__} does not name its tokens")
+        return model.token_ids(completion)
 
     def fit(self, examples: Iterable[Example], /, *, plan: FitPlan, reference: Model | None, seed: int, seen: Seen) -> Self:
         """As the model's own, after the server has given its memory back where they share it; a low-rank fit is noted, so that a server

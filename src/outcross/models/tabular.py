@@ -11,7 +11,7 @@ takes milliseconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
@@ -21,8 +21,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from outcross.errors import ModelError, did_you_mean
+from outcross.errors import ModelError
 from outcross.models.local import FLOOR, Floats, Pending, answer, refusal, tempered
+from outcross.models.tabular_losses import Collected, Lessons, gradient
 from outcross.stages import FitPlan, Model, Seen
 from outcross.text import prompt_text
 from outcross.types import Content, Example, Prompt, Request, Response, Turn, content_hash
@@ -46,13 +47,11 @@ class _State:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Examples as numbers: `features` (N, K) are rows of the table (−1: none), `targets` (N,) answers, `weights` (N,)."""
+    """Examples as numbers: `features` (N, K) are rows of the table (−1: none), `lessons` what is learnt from each."""
 
     ids: tuple[str, ...]
     features: Ints
-    targets: Ints
-    weights: Floats
-    loss: str
+    lessons: Lessons
 
 
 class Tabular:
@@ -147,17 +146,17 @@ class Tabular:
     def fit(self, examples: Iterable[Example], /, *, plan: FitPlan, reference: Model | None, seed: int, seen: Seen) -> Tabular:
         """Stochastic gradient descent on the weighted mean loss of each batch, by `plan` (its `max_length` has no part).
 
-        Raises `ModelError` for a loss it does not know.
+        A fit may mix losses. Raises `ModelError` for one it does not know, and for one that looks at a `reference` when there is none.
         """
-        grown, batch = self._read(examples)
+        grown, batch = self._read(examples, reference)
         weights = grown.weights.copy()
-        gradient, pooled = _GRADIENTS[batch.loss], _Pooling(grown.parts)
+        pooled = _Pooling(grown.parts)
         speed = np.ones(batch.features.shape[1])
         speed[:1] = self.memory
         total = math.ceil(len(batch.ids) * plan.epochs / plan.batch)
         for step, chosen in enumerate(_batches(len(batch.ids), plan, total, seed)):
             features = batch.features[chosen]
-            slope = pooled(gradient(_logits(weights, features, grown.parts), batch, chosen))
+            slope = pooled(gradient(_log_softmax(_logits(weights, features, grown.parts)), batch.lessons, chosen))
             rate = plan.lr * _rate(step, total, plan)
             if plan.weight_decay:
                 weights *= 1.0 - rate * plan.weight_decay
@@ -167,28 +166,23 @@ class Tabular:
             seen(step, [batch.ids[index] for index in chosen])
         return self._with(replace(grown, weights=weights))
 
-    def _read(self, examples: Iterable[Example]) -> tuple[_State, _Batch]:
+    def _read(self, examples: Iterable[Example], reference: Model | None) -> tuple[_State, _Batch]:
         """Room in the table for all that the examples show, and the examples as numbers."""
         rows, place = dict(self._state.rows), {text: index for index, text in enumerate(self.answers)}
         ids: list[str] = []
         features: list[list[int]] = []
-        targets: list[int] = []
-        weights: list[float] = []
-        loss, depth = "nll", self.depth
+        collected, depth = Collected(), self.depth
         for example in examples:
-            loss = _known_loss(example, loss if ids else example.loss.name)
             names = self._features(example.prompt)
             first = [rows.setdefault(names[0], len(rows))] if self.memory else [-1]
             features.append(first + [rows.setdefault(name, len(rows)) for name in names[1:]])
-            targets.append(place.setdefault(str(example.completion), len(place)))
+            collected.add(example, lambda said: place.setdefault(str(said), len(place)))
             ids.append(example.id)
-            weights.append(_one_weight(example))
             depth = max(depth, example.origin.depth)
         parts = _parts(tuple(place), self.window)
         table = np.zeros((len(rows), _width(parts)))
         table[: self._state.weights.shape[0], : self._state.weights.shape[1]] = self._state.weights
-        numbers = _Batch(tuple(ids), _matrix(features), np.array(targets, dtype=np.int64), np.array(weights, dtype=np.float64), loss)
-        return _State(tuple(place), rows, table, depth, parts), numbers
+        return _State(tuple(place), rows, table, depth, parts), _Batch(tuple(ids), _matrix(features), collected.lessons(reference))
 
     def fresh(self, seed: int, /) -> Tabular:
         """The untrained form: it knows the same answers and holds all of them alike. `seed` has no part in it."""
@@ -223,34 +217,7 @@ class Tabular:
         return made
 
 
-# ── losses: the slope of each by the logits; one more loss is one more entry ───────────────────────────────────────────
-def _nll(logits: Floats, batch: _Batch, chosen: Ints) -> Floats:
-    """The gradient (B, V) of the weighted mean negative log-likelihood: softmax minus one-hot."""
-    slope: Floats = np.exp(_log_softmax(logits))
-    slope[np.arange(len(chosen)), batch.targets[chosen]] -= 1.0
-    return slope * (batch.weights[chosen] / len(chosen))[:, None]
-
-
-_GRADIENTS: Mapping[str, Callable[[Floats, _Batch, Ints], Floats]] = {"nll": _nll}
-
-
-def _known_loss(example: Example, others: str) -> str:
-    name = example.loss.name
-    if name not in _GRADIENTS:
-        raise ModelError(f"tabular cannot learn by the loss {name!r} (example {example.id}); {did_you_mean(name, _GRADIENTS)}")
-    if name != others:
-        raise ModelError(f"tabular learns by one loss per fit; example {example.id} has {name!r}, those before it {others!r}")
-    return name
-
-
-def _one_weight(example: Example) -> float:
-    if isinstance(example.weight, tuple):
-        if len(example.weight) != 1:
-            raise ModelError(f"example {example.id} has {len(example.weight)} weights; a tabular answer is one token and takes one")
-        return example.weight[0]
-    return example.weight
-
-
+# ── tables ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _matrix(rows: Sequence[Sequence[int]]) -> Ints:
     """Rows of unequal length as a matrix, filled up with −1."""
     width = max(map(len, rows), default=0)
@@ -312,14 +279,14 @@ def _log_softmax(logits: Floats) -> Floats:
 
 
 def _batches(count: int, plan: FitPlan, total: int, seed: int) -> Iterator[Ints]:
-    """The example numbers of each of `total` steps: a new order every epoch, each example once in it."""
+    """The example numbers of each of `total` steps: a new order every epoch, or always the given one, each example once in it."""
     rng = np.random.default_rng(seed)
     waiting = np.zeros(0, dtype=np.int64)
     left = round(count * plan.epochs)
     for _ in range(total):
         size = min(plan.batch, left)
         while len(waiting) < size:
-            waiting = np.concatenate([waiting, rng.permutation(count)])
+            waiting = np.concatenate([waiting, rng.permutation(count) if plan.shuffle else np.arange(count)])
         yield waiting[:size]
         waiting, left = waiting[size:], left - size
 

@@ -21,7 +21,7 @@ from outcross.errors import MissingExtra, ModelError
 from outcross.models.local import Pending
 from outcross.stages import FitPlan, Model, Seen
 from outcross.train.machine import Lora, Machine
-from outcross.types import Example, Prompt, Request, Response, Turn
+from outcross.types import Completion, Example, Prompt, Request, Response, Turn
 
 if TYPE_CHECKING:
     from outcross.models.tokens import Tokens
@@ -127,13 +127,17 @@ class TorchLM:
         """How many tokens a text or conversation has; raises `ModelError` for an array."""
         return self._tokens.count(prompt)
 
+    def token_ids(self, completion: Completion, /) -> Sequence[int]:
+        """The ids that `log_probs` scores for a completion; raises `ModelError` for one that is not text."""
+        return self._tokens.of_completion(completion)
+
     # ── Trainable ──────────────────────────────────────────────────────────────────────────────────────────────────
     def fit(self, examples: Iterable[Example], /, *, plan: FitPlan, reference: Model | None, seed: int, seen: Seen) -> Self:
         """A new model, trained on `examples` from this one, which stays as it is.
 
         All weights learn, or low-rank adapters that are then merged (`Lora`); the result has the same dtype. Examples
         that do not fit `plan.max_length` or the context are not cut but left out, and named in the result's `skipped`.
-        `reference` is for losses that compare with another model; "nll" does not read it.
+        `reference` is for losses that compare with another model; "nll", and "pg" without a beta, do not read it.
         The same examples, plan and seed give the same weights, bit for bit on a CPU with a fixed number of threads.
 
         Raises `ModelError` when there is nothing to learn from, when a loss or gradient is not finite, or when one
@@ -146,7 +150,7 @@ class TorchLM:
 
         with self._lock:
             source = self._open()
-            rows = encode(examples, self._tokens, min(plan.max_length, context_length(source.config)))
+            rows = encode(examples, self._tokens, min(plan.max_length, context_length(source.config)), reference)
             model = trainer.working_copy(source, lora=self.lora is not None)
         adapter = trainer.train(
             model,
@@ -154,7 +158,8 @@ class TorchLM:
             plan=plan,
             seed=seed,
             seen=seen,
-            micro_batch=self.machine.micro_batch or rows_that_fit(source.config, rows.longest, source.device),
+            micro_batch=self.machine.micro_batch
+            or max(1, rows_that_fit(source.config, rows.longest, source.device) // (2 if rows.others else 1)),
             lora=self.lora,
             autocast=source.device.type == "cuda" and self.machine.dtype != "float32",
             checkpointing=self.machine.gradient_checkpointing,

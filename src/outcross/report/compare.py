@@ -8,10 +8,11 @@ from functools import partial
 
 from outcross.engine.store import RunDir
 from outcross.errors import ConfigError, did_you_mean
+from outcross.estimates import Estimate
 from outcross.report import numbers as n
 from outcross.report.element import Child, Html, el
 from outcross.report.figures import Mark, Row, Series, interval_chart, line_chart
-from outcross.report.intervals import Estimate, paired
+from outcross.report.intervals import paired
 from outcross.report.parts import change_text, figure, interval, table
 from outcross.report.read import Reading
 from outcross.report.sections import bounds, round_names

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from outcross.estimates import LEVEL, Estimate
 from outcross.types import Measurement
-
-LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number in a probe's unit, its 95 % interval (None: not known) and how many items it rests on."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    items: int
 
 
 def mean_interval(measurement: Measurement) -> Estimate:

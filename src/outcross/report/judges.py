@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from itertools import chain, groupby
 from typing import Any
 
+from outcross import estimates
 from outcross.engine.store import RunDir
 from outcross.engine.tables import rows_of
+from outcross.estimates import Estimate
 from outcross.judgement import KEY, Compared, Judgement, judgement_of
 from outcross.report import judge_numbers as numbers
-from outcross.report.intervals import Estimate
 from outcross.report.judge_numbers import Calibration
 from outcross.report.record import RoundRecord
 from outcross.types import Ground, Score
@@ -182,9 +183,9 @@ def _read_pair(
 # ── estimates ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _found(verifier: str, role: str, seen: _Seen) -> JudgeFound:
     pairs = seen.pairs
-    at_length = numbers.logistic(*_columns(pairs.ratio)) if pairs.ratio else None
+    at_length = estimates.logistic(*_columns(pairs.ratio)) if pairs.ratio else None
     outside = [item for item in pairs.ratio if item[3]]
-    at_equal = numbers.logistic(*_columns(outside)) if outside else None
+    at_equal = estimates.logistic(*_columns(outside)) if outside else None
     right = [(p, task) for p, task in pairs.known]
     return JudgeFound(
         verifier,
@@ -194,12 +195,12 @@ def _found(verifier: str, role: str, seen: _Seen) -> JudgeFound:
         seen.samples,
         seen.errors,
         len(pairs.task),
-        numbers.share([float((a > 0.5) != (b > 0.5)) for a, b in zip(pairs.first, pairs.second, strict=True)], pairs.task),
-        numbers.share([(a + 1 - b) / 2 for a, b in zip(pairs.first, pairs.second, strict=True)], pairs.task),
+        estimates.share([float((a > 0.5) != (b > 0.5)) for a, b in zip(pairs.first, pairs.second, strict=True)], pairs.task),
+        estimates.share([(a + 1 - b) / 2 for a, b in zip(pairs.first, pairs.second, strict=True)], pairs.task),
         at_length.slope if at_length else None,
         at_equal.at_zero if at_equal else None,
-        numbers.share([p for p, _ in pairs.own], [task for _, task in pairs.own]),
-        numbers.share([1.0 if p > 0.5 else 0.5 if p == 0.5 else 0.0 for p, _ in right], [task for _, task in right]),
+        estimates.share([p for p, _ in pairs.own], [task for _, task in pairs.own]),
+        estimates.share([1.0 if p > 0.5 else 0.5 if p == 0.5 else 0.0 for p, _ in right], [task for _, task in right]),
         _calibration(seen.scores, right),
         numbers.agreement(*_units(seen.verdicts)),
         numbers.agreement(*_units(seen.values)),

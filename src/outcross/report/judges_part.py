@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from outcross.estimates import Estimate
 from outcross.report import numbers as n
 from outcross.report.element import Child, clip, el
-from outcross.report.intervals import Estimate
 from outcross.report.judges import MOST, JudgeFound
 from outcross.report.parts import table
 from outcross.report.read import Reading

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from outcross.estimates import Estimate
 from outcross.report import numbers as n
 from outcross.report.element import Child, Html, clip, el
-from outcross.report.intervals import Estimate
 
 CHIPS = {
     **dict.fromkeys(("promoted", "released", "pass", "better", "unchanged", "not below real"), "good"),

@@ -11,6 +11,7 @@ from typing import Any
 
 from outcross.engine.store import PRIMARY, RunDir
 from outcross.report.bill import Bill, read_bill
+from outcross.report.claim import claim
 from outcross.report.judges import JudgeFound, read_judges
 from outcross.report.record import Count, Manifest, Mixed, RoundRecord, read_manifest, read_metrics, read_round
 from outcross.report.tracks import Track, read_tracks
@@ -138,7 +139,7 @@ def _summary(run: RunDir, manifest: Manifest, rounds: Sequence[RoundRecord]) -> 
         manifest.recipe.paper,
         manifest.recipe.fingerprint,
         manifest.seed,
-        sentence(tally, tracks),
+        sentence(tally, tracks) + claim(run),
         tuple(headings),
         tally,
         tracks,
@@ -150,7 +151,10 @@ def _alarms(item: RoundRecord) -> list[str]:
     """What happened in a round that a reader must know before any number."""
     admission = item.admission
     held = [] if admission is None or admission.decision == "accept" else [f"not admitted: {item.label}: {admission.reason}"]
-    return [*(f"divergence alarm in {item.label}: {line}" for line in item.alarms), *held]
+    back = item.rolled_back
+    undone = [f"rolled back in {item.label} to {back.to}: {', '.join(back.rounds)} undone"] if back is not None and back.rounds else []
+    moved = [f"alarm in {item.label} ({alarm.action.replace('_', ' ')}): {alarm.reason}" for alarm in item.moved if alarm.action != "note"]
+    return [*(f"divergence alarm in {item.label}: {line}" for line in item.alarms), *moved, *undone, *held]
 
 
 def tally_of(manifest: Manifest, rounds: Sequence[RoundRecord]) -> Tally:
@@ -160,7 +164,7 @@ def tally_of(manifest: Manifest, rounds: Sequence[RoundRecord]) -> Tally:
     return Tally(
         manifest.planned,
         ended.count("promoted"),
-        ended.count("refused"),
+        ended.count("refused") + ended.count("rolled back"),
         ended.count("nothing learnt"),
         ended.count("data only"),
         sum(round_row(item).kept for item in rounds if item.outcome == "data only"),

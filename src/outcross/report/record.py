@@ -14,10 +14,10 @@ import msgspec
 
 from outcross.engine.store import RoundDir, RunDir, read_json
 from outcross.errors import StoreError
-from outcross.types import Decision
+from outcross.types import Alarm, Decision
 
 T = TypeVar("T")
-Outcome = Literal["promoted", "refused", "nothing learnt", "data only", "released", "no rows"]
+Outcome = Literal["promoted", "refused", "nothing learnt", "data only", "released", "no rows", "rolled back"]
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -126,6 +126,13 @@ class Admission(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class RolledBack(msgspec.Struct, frozen=True):
+    """Where a round's alarms let the champion return `to` (a round, or "start"), and the promotions that this undid."""
+
+    to: str
+    rounds: tuple[str, ...] = ()
+
+
 class Tried(msgspec.Struct, frozen=True):
     """A verifier's canaries before one batch: answers that had to pass, had to fail, or had to be left without a verdict, and did."""
 
@@ -154,6 +161,8 @@ class RoundRecord(msgspec.Struct, frozen=True):
     release: ReleaseFound | None = None
     admission: Admission | None = None
     alarms: tuple[str, ...] = ()
+    moved: tuple[Alarm, ...] = ()
+    rolled_back: RolledBack | None = None
     verifiers: Mapping[str, VerifierRecord] = {}
     canaries: tuple[Tried, ...] = ()
     stages: Mapping[str, str] = {}
@@ -252,8 +261,9 @@ def read_manifest(run: RunDir) -> Manifest:
 
 
 def read_round(found: RoundDir) -> RoundRecord:
-    """Raises `StoreError` when the record is damaged."""
-    return _typed(found.record, RoundRecord, found.record_path)
+    """A promotion that a later round undid is told as such. Raises `StoreError` when the record is damaged."""
+    record = _typed(found.record, RoundRecord, found.record_path)
+    return msgspec.structs.replace(record, outcome="rolled back") if found.undone else record
 
 
 def read_tombstones(run: RunDir) -> Iterator[Tombstone]:

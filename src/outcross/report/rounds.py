@@ -14,7 +14,7 @@ from outcross.report.lineage import SAMPLE
 from outcross.report.parts import chip, fold, legend, sample_card, table
 from outcross.report.read import turns_of
 from outcross.report.record import Count, Fit, Mixed, RoundRecord, RowsFound
-from outcross.types import Check, Decision
+from outcross.types import Alarm, Check, Decision
 
 CARD = (*SAMPLE, "finished")
 REASONS = 6  # kinds of drops shown with examples
@@ -47,6 +47,7 @@ def round_part(item: RoundDir, found: RoundRecord, units: dict[str, str], limits
         *_fits(found),
         *_rows(found),
         *_gate(decision, {**units, **found.units}),
+        *_alarms(found, {**units, **found.units}),
         *_samples(item, limits),
         *_drops(item, limits),
     ]
@@ -160,6 +161,31 @@ def _check(check: Check, unit: str) -> tuple[Child, ...]:
         n.count(check.items),
         chip("pass" if check.passed else "fail"),
         clip(check.note, 200),
+    )
+
+
+def _alarms(found: RoundRecord, units: dict[str, str]) -> Iterator[Child]:
+    """What is shown to have become worse, by how much, and the items that moved most."""
+    if not found.moved:
+        return
+    yield el("h4", "Alarms: what is shown to be worse")
+    columns = ["probe", "against", "#candidate − other", "#at least", "#at most", "#rounds in a row", "what follows", "~moved most"]
+    yield table(columns, [_alarm(alarm, units.get(alarm.probe, "")) for alarm in found.moved])
+    back = found.rolled_back
+    if back is not None and back.rounds:
+        yield el("p", f"The champion returned to {back.to}; undone: {', '.join(back.rounds)}.")
+
+
+def _alarm(alarm: Alarm, unit: str) -> tuple[Child, ...]:
+    moved = "; ".join(clip(text, 80) for text in alarm.rows or alarm.items)
+    numbers = (n.signed(alarm.change, unit), n.difference(alarm.high, unit), n.difference(alarm.low, unit))
+    return (
+        n.words(alarm.probe),
+        alarm.against,
+        *numbers,
+        n.count(alarm.rounds),
+        alarm.action.replace("_", " "),
+        moved or clip(alarm.reason, 200),
     )
 
 

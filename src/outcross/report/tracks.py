@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from outcross.engine.store import RunDir, read_measurements
-from outcross.report.intervals import Estimate, mean_interval, paired
+from outcross.estimates import Estimate
+from outcross.report.intervals import mean_interval, paired
 from outcross.report.record import Found, Manifest, ProbeRecord, RoundRecord
 from outcross.types import Measurement
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from outcross.errors import ConfigError, DataError, did_you_mean
-from outcross.tasks.rows import Row, content_digest, read
+from outcross.provenance import ALGORITHMS, NO_RULE, Rule, judge_of
+from outcross.tasks.rows import Row, content_digest, data_files, read
 from outcross.text import digest, normalise, prompt_text
 from outcross.types import NLL, Example, Loss, Message, Origin, Prompt, Task, content_hash, example_id
 
@@ -22,13 +23,14 @@ PAIRS = Loss("dpo", 0.1)
 
 @dataclass(frozen=True)
 class Record:
-    """A row as Outcross reads it: number in its file, prompt, answer, the answer it was preferred to, further columns."""
+    """A row as Outcross reads it: number in its file, prompt, answer, the answer it was preferred to, further columns; and as the file has it."""
 
     number: int
     prompt: Prompt
     answer: str | None
     rejected: str | None
     columns: tuple[tuple[str, str], ...]
+    row: Row
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Files:
 
     def identity(self) -> object:
         """What is read, not where it lies: the hash of the content with the settings."""
-        settings = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "path"}
+        settings = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("path", "rules")}
         return {"content": content_digest(Path(self.path)), **settings}
 
     def __iter__(self) -> Iterator[Task]:
@@ -126,14 +128,24 @@ class RealFiles(Files):
     attested: who vouches that people wrote the data, and when it was collected; may name the licence. With it the rows are real.
     registered: the SHA-256 (64 hexadecimal digits) or BLAKE2b-512 (128) of a release whose origin is known. A file with that hash
         is proved real; one with another hash is refused. With neither, the rows are of unknown origin and do not count as real.
+    rules: where single rows come from, by their columns, or the file by its hash or signature (`outcross.provenance`); the first that
+        holds decides, and `registered` and `attested` speak of the rows that no rule knows.
     """
 
     attested: str = ""
     registered: str = ""
+    rules: tuple[Rule, ...] = ()
+
+    def identity(self) -> object:
+        """As of `Files`, with the rules that there are."""
+        found = super().identity()
+        return {**found, "rules": self.rules} if self.rules and isinstance(found, dict) else found
 
     def __iter__(self) -> Iterator[Example]:  # type: ignore[override]
-        origin = self._origin
+        whole, judge = self._origin, judge_of(self.rules, data_files(Path(self.path)))
         for record in self.records():
+            found = judge(record.row)
+            origin = whole if found == NO_RULE else Origin(found.kind, found.proof, self._source, note=found.rule)
             if not record.answer:
                 raise DataError(f"{self.path}, row {record.number}: there is no answer to learn; map a column to `answer`")
             loss = NLL if record.rejected is None else PAIRS
@@ -151,7 +163,7 @@ class RealFiles(Files):
         return Origin("unknown", "none", self._source)
 
     def _check_registered(self) -> None:
-        algorithm = {64: "sha256", 128: "blake2b"}.get(len(self.registered))
+        algorithm = ALGORITHMS.get(len(self.registered))
         if algorithm is None:
             raise ConfigError(f"real_files: registered has {len(self.registered)} digits; a SHA-256 has 64 and a BLAKE2b-512 has 128")
         found = content_digest(Path(self.path), algorithm)
@@ -183,7 +195,7 @@ class _Reader:
         rejected = self._text(number, "rejected", values.pop("rejected", None))
         texts = ((part, self._text(number, part, value)) for part, value in values.items())
         columns = tuple((part, value) for part, value in texts if value is not None)
-        return Record(number, self._filled(number, prompt), self._found(number, answer), rejected, columns)
+        return Record(number, self._filled(number, prompt), self._found(number, answer), rejected, columns, row)
 
     def _recognised(self, row: Row) -> Mapping[str, str]:
         """The parts of TRL's formats, by the columns that are there."""

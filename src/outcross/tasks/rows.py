@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import difflib
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
 from outcross.errors import DataError
+from outcross.provenance import digest_of
 
 Row = dict[str, Any]
 _COMPRESSED = (".gz", ".bz2", ".zst")
@@ -53,18 +52,7 @@ def data_files(path: Path) -> list[Path]:
 
 def content_digest(path: Path, algorithm: str = "blake2b") -> str:
     """Hash over the bytes of a file, or of a folder's data files in order; hexadecimal."""
-    files = data_files(path)
-    return _digest(tuple((str(item), item.stat().st_size, item.stat().st_mtime_ns) for item in files), algorithm)
-
-
-@lru_cache(maxsize=64)
-def _digest(files: tuple[tuple[str, int, int], ...], algorithm: str) -> str:
-    digest = hashlib.new(algorithm)
-    for name, _, _ in files:
-        with Path(name).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return digest_of(data_files(path), algorithm)
 
 
 def _rows(path: Path) -> Iterable[Row]:

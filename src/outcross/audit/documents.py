@@ -1,0 +1,111 @@
+"""Rows as documents: which columns hold the text, and what a row asks and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from outcross.errors import ConfigError, DataError, did_you_mean
+
+Row = Mapping[str, Any]
+PARTS = ("prompt", "context", "answer", "rejected", "messages")
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "messages": ("messages", "conversations", "conversation", "dialogue", "chat"),
+    "answer": ("chosen", "completion", "response", "output", "answer", "text", "content", "solution", "story", "document"),
+    "rejected": ("rejected",),
+    "prompt": ("prompt", "instruction", "question", "query", "problem", "input"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The text of a row. `readable` is False where a column that should hold text holds something else or nothing."""
+
+    prompt: str
+    answer: str
+    rejected: str
+    readable: bool
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.prompt, self.answer, self.rejected)))
+
+
+def parts_of(path: object, row: Row, named: Mapping[str, str]) -> dict[str, str]:
+    """Part → column, as `named` or by the usual names. Raises `ConfigError` for an unknown part, `DataError` without a text column."""
+    for part in named:
+        if part not in PARTS:
+            raise ConfigError(f"--column names the part {part!r}; {did_you_mean(part, PARTS)}")
+    for part, column in named.items():
+        if column not in row:
+            raise DataError(f"{path} has no column {column!r} for {part}; {did_you_mean(column, map(str, row))}")
+    found = dict(named) or {part: name for part, names in _NAMES.items() for name in [next((n for n in names if n in row), "")] if name}
+    if not named and "messages" in found:
+        found = {"messages": found["messages"]}
+    if not named and found.get("prompt") == "instruction" and "input" in row:
+        found["context"] = "input"
+    if not {"answer", "messages", "prompt"} & found.keys():
+        raise DataError(
+            f"{path}: its columns {', '.join(map(str, row))} have none of the usual names for text ("
+            f"{', '.join(name for names in _NAMES.values() for name in names)}); say which it is, for example --column answer=summary"
+        )
+    return found
+
+
+def reader(parts: Mapping[str, str]) -> Callable[[Row], Document]:
+    """What makes documents of rows."""
+    asked = [parts[name] for name in ("prompt", "context") if name in parts]
+    answer, rejected, messages = parts.get("answer"), parts.get("rejected"), parts.get("messages")
+
+    def document(row: Row) -> Document:
+        if messages:
+            turns = _turns(row.get(messages))
+            return Document("\n".join(turns[:-1]), turns[-1], "", True) if turns else Document("", "", "", False)
+        prompts = [_text(row.get(name)) for name in asked]
+        said, other = _text(row.get(answer)) if answer else "", _text(row.get(rejected)) if rejected else ""
+        main = said if answer else prompts[0]
+        return Document("\n".join(filter(None, prompts)), said or "", other or "", bool(main and main.strip()) and other is not None)
+
+    return document
+
+
+def _text(value: Any) -> str | None:
+    """A cell as text; None for what is neither text, a number nor a conversation."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    turns = _turns(value)
+    return "\n".join(turns) if turns else None
+
+
+def _turns(value: Any) -> list[str]:
+    """The contents of a conversation, OpenAI's or ShareGPT's names; empty for anything else."""
+    if not isinstance(value, list):
+        return []
+    found = []
+    for item in value:
+        said = (item.get("content", item.get("value"))) if isinstance(item, dict) else item
+        if not isinstance(said, str):
+            return []
+        found.append(said)
+    return found
+
+
+def mapped(row: Row, parts: Mapping[str, str], change: Callable[[str], str]) -> dict[str, Any]:
+    """The row with its text columns changed; what a conversation holds besides texts stays."""
+    columns = set(parts.values())
+    return {name: _changed(value, change) if name in columns else value for name, value in row.items()}
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_changed(item, change) for item in value]
+    if isinstance(value, dict):
+        return {name: change(item) if name in ("content", "value") and isinstance(item, str) else item for name, item in value.items()}
+    return value
