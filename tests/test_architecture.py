@@ -28,6 +28,7 @@ VALUES = {
     "judgement",
     "provenance",
     "null",
+    "images",
 }
 READING = {"engine.store", "engine.tables", "engine.recall", "engine.journal"}
 
@@ -45,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "judgement": {"types"},
     "provenance": {"types", "errors"},
     "null": {"types", "errors"},
+    "images": {"types", "errors"},
     "select": {"types", "stages"},
     "recipe": {"types", "stages", "errors", "select"},
     "mix": {"recipe", "errors"},
@@ -56,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": VALUES | READING | {"audit.findings", "audit.kinds"},
     "web": VALUES | READING,
 }
-EVERYTHING = {"cli", "api", "config", "interop", "quickstart", "__init__", "__main__"}
+EVERYTHING = {"cli", "api", "config", "interop", "quickstart", "reproduce", "__init__", "__main__"}
 
 
 def modules() -> dict[str, Path]:

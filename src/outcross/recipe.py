@@ -166,7 +166,7 @@ class Mixture:
 @dataclass(frozen=True)
 class Learn:
     """What one role learns: objective, training plan, the model it starts from and the one its loss refers to. `real`: real rows of its
-    own, such as people's comparisons for a reward model; None: the bench's."""
+    own, such as people's comparisons for a reward model; `()`: none; None: the bench's."""
 
     objective: Objective
     plan: FitPlan = FitPlan()

@@ -252,6 +252,8 @@ class Loss(Record, frozen=True, omit_defaults=True):
     """A loss by name, so that it has a fingerprint. `beta` and `clip` are those of the named loss's paper. `form`: `trl` takes the mean
     over tokens in "ipo", where the paper sums."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"form"})  # at its default no part of a fingerprint: there were runs before it
+
     name: LossName = "nll"
     beta: float | None = None
     clip: float | None = None

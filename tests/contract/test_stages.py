@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
+import numpy as np
 import pytest
 from helpers import NoPast, context, failed, sample, score
 
@@ -27,6 +28,7 @@ import outcross.evaluate
 import outcross.generate
 import outcross.verify
 from outcross.generate.draw import Draw
+from outcross.images import packed
 from outcross.judgement import Judgement, written
 from outcross.models.hashed_embedder import HashedEmbedder, hashed_embedder
 from outcross.models.tabular import Tabular
@@ -41,6 +43,7 @@ from outcross.types import (
     Example,
     Ground,
     Group,
+    Loss,
     Measurement,
     Origin,
     Request,
@@ -130,6 +133,9 @@ EITHER: dict[str, dict[str, Any]] = {"Matches": {"pattern": "[0-9]+"}, "JsonSche
 EITHER["WinRate"] = {"opponents": "values"}
 EITHER["PerplexityBetween"] = {"high": 50.0}
 EITHER["WorstGroup"] = {"tasks": tuple(msgspec.structs.replace(task, subgroup="sums") for task in TASKS)}
+IMAGES = tuple(Example(f"i{a}", f"dot #{a}", packed(np.full((2, 2), a / 30)), Loss("own"), origin=REAL[0].origin) for a in range(30))
+EITHER["ImageRules"] = {"reference": IMAGES}
+EITHER["ImageCopies"] = {"real": IMAGES}
 """Settings of stages that need one or another, by the stage's class."""
 
 
@@ -142,7 +148,9 @@ def found(package: Any) -> list[type[Stage]]:
     return [kind for kind in classes if issubclass(kind, Stage) and not kind.__name__.startswith("_")]
 
 
-ELSEWHERE = ("VerifiersTaskReward", "PairAccuracy")
+LEARNERS_OF_IMAGES = ("ImageClass", "TrainSyntheticTestReal", "TrainRealTestSynthetic", "SyntheticOverDuplicates")
+"""They ask or teach a classifier of images and can do nothing with a text: tests/unit/test_image_verifiers.py, tests/unit/test_tstr.py."""
+ELSEWHERE = ("VerifiersTaskReward", "PairAccuracy", *LEARNERS_OF_IMAGES)
 """Proved elsewhere: the first needs a package that is too large for this environment (tests/unit/test_interop.py), the second measures a
 reward model and not the policy (tests/unit/test_preference.py)."""
 GENERATORS, CURATORS = found(outcross.generate), found(outcross.curate)

@@ -153,7 +153,19 @@ def test_a_ladder_without_a_low_rung_says_nothing_of_small_things() -> None:
     assert Alarms().acts == "roll_back" and Alarms(ladder=(Rung("note"), Rung("warn", 1.0))).acts == "warn"
 
 
-@pytest.mark.parametrize("wrong", [{"alpha": 0.0}, {"step": 0.0}, {"most": 1.5}, {"ladder": ()}])
+def test_a_loss_must_be_shown_to_exceed_the_tolerance() -> None:
+    """A paired loss of a fiftieth of the margin, certain as it is, is no alarm; the same with a tolerance of 0 is one."""
+    base = np.random.default_rng(10).random(400)
+    lost = base - np.random.default_rng(11).normal(0.002, 0.005, 400)
+    start = values(base)
+    assert harm(values(lost), start, 0.001).shown
+    assert Alarms()(comparison(values(lost), start, start), {"score": 0.1}, []) == ()
+    (alarm,) = Alarms(tolerance=0.0)(comparison(values(lost), start, start), {"score": 0.1}, [])
+    assert alarm.action == "note" and alarm.change == pytest.approx(float((lost - base).mean()))
+    assert len(Alarms(tolerance=0.01)(comparison(values(lost), start, start), {"score": 0.1}, [])) == 1  # 0.001: that more is lost is shown
+
+
+@pytest.mark.parametrize("wrong", [{"tolerance": 1.0}, {"tolerance": -0.1}, {"alpha": 0.0}, {"step": 0.0}, {"most": 1.5}, {"ladder": ()}])
 def test_bad_settings_are_refused_when_built(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         Alarms(**wrong)  # type: ignore[arg-type]
@@ -170,7 +182,7 @@ def test_a_shift_of_two_null_deviations_is_often_seen_by_the_second_generation()
         for round in range(2):
             candidate = first + rng.normal(-2 * scale, 0.2, 300)
             start = values(first)
-            if Alarms()(comparison(values(candidate), start, start, round, 2), {"score": 1.0}, []):
+            if Alarms(tolerance=0.0)(comparison(values(candidate), start, start, round, 2), {"score": 1.0}, []):
                 seen += 1
                 break
     assert 0.6 < seen / trials < 0.85  # 1 − (1 − 0.516)² = 0.77

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from audit_sets import VOCABULARY, texts
+from audit_sets import VOCABULARY, texts, write
 
 from outcross.audit import against_real as figures
 from outcross.audit.against_real import DRAWS, FIGURES, LEVEL, Part, against_real
 from outcross.audit.by_meaning import IN_EFFECT, REACHED, by_meaning
+from outcross.audit.examine import Question, audit
 from outcross.models.hashed_embedder import HashedEmbedder
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -113,3 +114,12 @@ def test_variety_by_meaning_falls_when_texts_are_alike_and_only_then() -> None:
     found = {item.name: item for item in by_meaning(model, alike, real)[0]}
     assert found[IN_EFFECT].worse_by > 0.3 and found[REACHED].worse_by > 0.3
     assert "are needed" in by_meaning(model, texts(200, 1), texts(20, 1))[2]
+
+
+def test_real_rows_whose_language_cannot_be_told_are_no_sign_that_it_lacks_one(tmp_path: Path) -> None:
+    """Real rows of codes and names, and a set of English ones: nothing shows that English is foreign to the real data."""
+    english = "The children walked to the old house by the river and waited there until it was dark"
+    write(tmp_path / "set.jsonl", ({"text": f"{english}, all {number} of them."} for number in range(100)))
+    write(tmp_path / "real.jsonl", ({"text": " ".join(f"zq{number * 31 + k}x" for k in range(20))} for number in range(100)))
+    found = audit(Question(tmp_path / "set.jsonl", tmp_path / "real.jsonl"))
+    assert "language" not in {item.kind for item in found.findings}

@@ -16,8 +16,11 @@ from typer.testing import CliRunner
 
 from outcross.audit.clean import cleaning, kinds_of
 from outcross.audit.examine import Question, audit
+from outcross.audit.faults import masker
 from outcross.audit.kinds import ROW_KINDS
+from outcross.audit.write import write as write_files
 from outcross.cli.main import app
+from outcross.curate.secrets import find_secrets
 from outcross.errors import ConfigError
 
 REAL, HELD_OUT = texts(400, 50), texts(30, 60)
@@ -208,3 +211,119 @@ def test_arguments_of_audit_are_checked_before_anything_is_read(here: Path) -> N
         ("--column", "reply=text"),
     ):
         run("audit", "planted.jsonl", *words, code=2)
+
+
+# ── what rows and files look like elsewhere ────────────────────────────────────────────────────────────────────────────
+def _kept(path: Path) -> list[dict[str, Any]]:
+    run("clean", str(path), "--out", "out")
+    return rows_of(path.parent / "out" / f"{path.stem}.kept{path.suffix}")
+
+
+def test_conversations_with_tool_calls_and_with_parts_are_kept_and_masked(here: Path) -> None:
+    first, second, third, fourth = texts(4, 11)
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "look", "arguments": "{}"}}]}
+    rows = [
+        {"messages": [{"role": "user", "content": first}, call, {"role": "assistant", "content": second}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": f"{third} {EMAIL}"}, {"type": "image_url", "image_url": "x"}]},
+                      {"role": "assistant", "content": [{"type": "text", "text": fourth}]}]},
+    ]  # fmt: skip
+    kept = _kept(write(here / "chats.jsonl", rows))
+    assert kept[0] == rows[0]
+    assert kept[1]["messages"][0]["content"][0] == {"type": "text", "text": f"{third} [email]"}
+    assert kept[1]["messages"][1] == rows[1]["messages"][1]
+
+
+def test_a_conversation_written_as_a_text_is_a_text(here: Path) -> None:
+    rows = [{"conversation": text} for text in texts(5, 12)]
+    assert _kept(write(here / "transcripts.jsonl", rows)) == rows
+
+
+def test_a_json_list_stays_one(here: Path) -> None:
+    rows = [{"text": text} for text in texts(5, 13)]
+    (here / "list.json").write_text(json.dumps([*rows, rows[0]], indent=1), encoding="utf-8")
+    run("clean", "list.json", "--out", "out")
+    assert json.loads((here / "out/list.kept.json").read_text(encoding="utf-8")) == rows
+    assert [row["audit"] for row in json.loads((here / "out/list.dropped.json").read_text(encoding="utf-8"))] == [
+        "row 6: duplicates: equals row 1"
+    ]
+    run("clean", "out/list.kept.json", "--out", "again")
+    assert json.loads((here / "again/list.kept.dropped.json").read_text(encoding="utf-8")) == []
+
+
+def test_endings_in_capitals_keep_their_format(here: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"text": texts(3, 14), "raw": [b"\x00", None, b"z"]})
+    pq.write_table(table, here / "DATA.PARQUET")
+    (here / "DATA.CSV").write_text("text\n" + "\n".join(texts(3, 14)) + "\n", encoding="utf-8")
+    run("clean", "DATA.PARQUET", "--out", "out")
+    run("clean", "DATA.CSV", "--out", "out")
+    assert pq.read_table(here / "out/DATA.kept.PARQUET").equals(table)
+    assert (here / "out/DATA.kept.CSV").read_bytes() == (here / "DATA.CSV").read_bytes()
+
+
+def test_a_column_named_audit_keeps_what_is_in_it(here: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = texts(1, 15)[0]
+    pq.write_table(pa.table({"text": [text, text], "audit": ["mine", "yours"]}), here / "own.parquet")
+    run("clean", "own.parquet", "--out", "out")
+    dropped = pq.read_table(here / "out/own.dropped.parquet").to_pylist()
+    assert dropped == [{"text": text, "audit": "yours", "audit_": "row 2: duplicates: equals row 1"}]
+
+
+def test_what_cannot_be_written_to_the_end_takes_no_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": texts(3, 16)}), here / "set.parquet")
+    run("clean", "set.parquet", "--out", "out")
+    before = (here / "out/set.kept.parquet").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_batch", full)
+    question = Question(here / "set.parquet")
+    with pytest.raises(OSError, match="No space"):
+        write_files(question.data, cleaning(question, kinds_of((), ())), here / "out")
+    assert (here / "out/set.kept.parquet").read_bytes() == before
+    assert not [item for item in (here / "out").iterdir() if item.suffix == ".tmp"]
+
+
+def test_files_that_other_programs_write_are_read(here: Path) -> None:
+    first, second = texts(2, 17)
+    (here / "mark.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps({"text": first}).encode())
+    assert [row["text"] for row in _kept(here / "mark.jsonl")] == [first]
+    long = " ".join(texts(3000, 18))
+    assert len(long) > 131_072
+    (here / "long.csv").write_text(f'text\n"{long}"\n"{second}"\n', encoding="utf-8")
+    assert "2 in = 2 kept" in run("clean", "long.csv", "--out", "out")
+    (here / "twice.csv").write_text(f"id,text,id\n1,{first},2\n", encoding="utf-8")
+    assert "'id' more than once" in CliRunner().invoke(app, ["clean", "twice.csv", "--out", "out"]).stderr
+
+
+def test_a_file_cannot_be_the_folder(here: Path) -> None:
+    for words in (("clean", "planted.jsonl"), ("audit", "planted.jsonl")):
+        for place in ("real.jsonl", "real.jsonl/page"):
+            found = CliRunner().invoke(app, [*words, "--out", place])
+            assert found.exit_code == 2 and "is a file" in found.stderr
+
+
+def test_a_terminal_is_not_told_what_to_do_by_a_row(here: Path) -> None:
+    write(here / "escape.jsonl", [{"text": f"\x1b[2J\x9b31m {text}", "topic": "\x1b]0;x\x07"} for text in texts(3, 19)])
+    told = run("audit", "escape.jsonl", "--group", "topic") + run("clean", "escape.jsonl", "--dry-run")
+    assert "garbled" in told and not {"\x1b", "\x9b", "\x07"} & set(told)
+
+
+def test_a_web_token_is_masked_with_its_signature_and_found_in_linear_time() -> None:
+    import time
+
+    token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c"
+    assert masker(("secrets",))(f"token={token}. So it is.") == "token=[JSON Web Token]. So it is."
+    begin = time.process_time()
+    find_secrets("eyJ" * 100_000)  # 50 s when every place is tried to the end
+    find_secrets("-----BEGIN PRIVATE KEY-----" * 10_000)  # 4 s
+    assert time.process_time() - begin < 3

@@ -54,7 +54,7 @@ def run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 # ── init, validate, run ────────────────────────────────────────────────────────────────────────────────────────────────
-@pytest.mark.parametrize("template", ["toy", "model"])
+@pytest.mark.parametrize("template", ["toy", "model", "sppo", "rlaif"])
 def test_init_writes_a_commented_run_file_that_is_yaml(template: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / "mine.yaml"
     assert call("init", str(path), "--template", template)[0] == 0

@@ -190,6 +190,15 @@ def test_a_critic_gives_a_baseline_for_each_token() -> None:
     assert Reinforce(baseline="critic").roles == ("critic",) and not Reinforce(baseline="critic").uses_peers
 
 
+def test_answers_that_were_cut_off_are_compared_with_and_not_learnt() -> None:
+    cut = sample("runs on", 7, scores=(score("fail", 0.0),), finished=False)
+    assert weights(Reinforce(), group(*valued(1.0, 0.5), cut)) == [0.75], (
+        "0.5 is what its peers are worth on average, the cut one among them"
+    )
+    for objective in (Prefer(), WinRate(opponents="values"), Approve(), Score()):
+        assert all(cut.id not in row.origin.parents for row in rows(objective, group(*valued(1.0, 0.5), cut)))
+
+
 def test_the_log_probs_of_the_draw_come_along_for_clipping() -> None:
     made = [
         Sample(str(i), (Turn("2+2=", Completion(str(i), (1, 2), (-0.5, -0.25))),), sample("x").origin, scores=(score("pass", value),))

@@ -171,3 +171,21 @@ def test_what_cannot_be_compared_is_refused_by_name(here: Path) -> None:
     assert code == 2 and "no prompt in common" in err
     code, _, err = call("judge-check", "long.json", "--run", "run.yaml")
     assert code == 2 and "chosen" in err
+
+
+def test_a_group_without_a_verdict_does_not_cost_the_others_theirs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from outcross.cli import prefer
+
+    asked = prefer._compared
+
+    def silent_on_odd(*given: Any) -> list[Any]:
+        return [(group, None if group.task.subgroup == "odd" else found) for group, found in asked(*given)]
+
+    monkeypatch.setattr(prefer, "_compared", silent_on_odd)
+    code, out, err = call("judge-check", "pairs.jsonl", "--run", "run.yaml")
+    assert code == 0 and "even" in out and "odd" not in out and "no verdict on any pair of odd" in err
+
+
+def test_where_annotations_go_is_checked_before_the_judge_is_asked(here: Path) -> None:
+    code, _, err = call("prefer", "long.json", "long.json", "--run", "run.yaml", "--out", "nowhere/found.json")
+    assert code == 2 and "a folder that there is" in err

@@ -83,16 +83,26 @@ def _text(value: Any) -> str | None:
 
 
 def _turns(value: Any) -> list[str]:
-    """The contents of a conversation, OpenAI's or ShareGPT's names; empty for anything else."""
+    """The contents of a conversation, OpenAI's or ShareGPT's names, or one written as a text; empty for anything else. A turn that says nothing,
+    as one that calls a tool does, is left out."""
+    if isinstance(value, str):
+        return [value] if value.strip() else []
     if not isinstance(value, list):
         return []
     found = []
     for item in value:
-        said = (item.get("content", item.get("value"))) if isinstance(item, dict) else item
-        if not isinstance(said, str):
+        said = _content(item.get("content", item.get("value")) if isinstance(item, dict) else item)
+        if said is None:
             return []
         found.append(said)
-    return found
+    return [said for said in found if said]
+
+
+def _content(value: Any) -> str | None:
+    """What a turn says, with the texts of its parts one after another; None for what is no turn."""
+    if isinstance(value, list):
+        return "\n".join(part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return "" if value is None else value if isinstance(value, str) else None
 
 
 def mapped(row: Row, parts: Mapping[str, str], change: Callable[[str], str]) -> dict[str, Any]:
@@ -107,5 +117,5 @@ def _changed(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [_changed(item, change) for item in value]
     if isinstance(value, dict):
-        return {name: change(item) if name in ("content", "value") and isinstance(item, str) else item for name, item in value.items()}
+        return {name: _changed(item, change) if name in ("content", "value", "text") else item for name, item in value.items()}
     return value

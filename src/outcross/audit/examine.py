@@ -164,11 +164,12 @@ def _gap(kind: str, item: Statistic, data: Scan) -> Finding:
 
 
 def _language_findings(data: Scan, languages: Mapping[str, int], rows: int, real: Scan) -> Iterator[Finding]:
-    """Languages that less than one real row in a hundred is in."""
-    theirs, real_rows = _languages(document for _, document in real.sample)
-    if not rows or real_rows < 50:
+    """Languages that less than one real row in a hundred is in, of those whose language is sure."""
+    theirs, _ = _languages(document for _, document in real.sample)
+    known = theirs.total()
+    if not rows or known < 50:
         return
-    foreign = {name: count for name, count in languages.items() if theirs.get(name, 0) < 0.01 * real_rows}
+    foreign = {name: count for name, count in languages.items() if theirs.get(name, 0) < 0.01 * known}
     hits = sum(foreign.values())
     low, high = wilson(hits, rows, _Z)
     if low > 0.01:

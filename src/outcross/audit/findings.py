@@ -56,7 +56,7 @@ class Finding:
             case "drop" | "mask" as act:
                 return f"outcross clean --only {self.kind} {'masks the passages' if act == 'mask' else 'drops these rows'}"
             case "mix":
-                return "mix with real data (`real_floor` in a run file), or generate what is missing"
+                return "mix with real data (real_floor in a run file), or generate what is missing"
             case "look":
                 return "look at the examples: choose another generator or prompt, or a real set that this one is meant to be like"
 

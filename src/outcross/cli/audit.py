@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ COLOURS = {
     "no": "bold red",
 }
 EXAMPLE = 150  # characters
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @command
@@ -57,6 +59,7 @@ def audit(
     from outcross.audit.examine import audit as examine
 
     refuse = failing(fail_on)
+    folder_for(out)
     question = question_of(data, real, evals, group, columns, sources, before, seed)
     if embedder is not None:
         question = replace(question, embedder=_encoder(embedder, real))
@@ -97,6 +100,18 @@ def question_of(
             raise ConfigError(f"--real-before is {before!r}; write a day as 2022-11-30") from None
     named = dict(_pair("--column", item) for item in columns)
     return Question(data, real, tuple(evals), Plan(named, group, tuple(rules), seed=seed))
+
+
+def folder_for(out: Path | None) -> None:
+    """Raises `ConfigError` when files cannot be written to `out` because it, or what it would stand in, is a file."""
+    for place in (out, *out.parents) if out is not None else ():
+        if place.exists() and not place.is_dir():
+            raise ConfigError(f"--out is {out}, and {place} is a file; name a folder, which is made when there is none")
+
+
+def visible(text: str) -> str:
+    """Text from data without what a terminal would obey: escape sequences and other control characters."""
+    return _CONTROLS.sub("\ufffd", text)
 
 
 def _encoder(folder: Path, real: Path | None) -> Embeds:
@@ -172,7 +187,12 @@ def _reasons(findings: Sequence[Finding]) -> RenderableType:
         interval = "all rows counted" if item.low is None or item.high is None else f"{100 * item.low:.1f} to {100 * item.high:.1f} %"
         todo = {"drop": "clean: drop", "mask": "clean: mask", "mix": "mix with real data", "look": "look"}[item.about.repair]
         made.add_row(
-            f"{item.harm:.2f}", Text(item.level, COLOURS[item.level]), item.kind, f"{item.about.title}: {item.says}", interval, todo
+            f"{item.harm:.2f}",
+            Text(item.level, COLOURS[item.level]),
+            item.kind,
+            f"{item.about.title}: {visible(item.says)}",
+            interval,
+            todo,
         )
     return made
 
@@ -182,9 +202,9 @@ def _examples(findings: Sequence[Finding]) -> Iterator[RenderableType]:
 
     for item in findings:
         for case in item.cases[:1]:
-            text = " ".join(case.text.split())
+            text = " ".join(visible(case.text).split())
             cut = f"{text[:EXAMPLE]}…" if len(text) > EXAMPLE else text
-            yield Text.assemble((f"  {item.kind}, row {case.row:,}: ", "bold"), f"{case.what}\n", (f"    {cut}", "bright_black"))
+            yield Text.assemble((f"  {item.kind}, row {case.row:,}: ", "bold"), f"{visible(case.what)}\n", (f"    {cut}", "bright_black"))
 
 
 def _figures(found: Audit) -> RenderableType:
@@ -203,7 +223,7 @@ def _figures(found: Audit) -> RenderableType:
 
 def _groups(found: Audit) -> RenderableType:
     rows = [
-        (one.name, f"{one.rows:,}", f"{one.share:.1%}", f"{one.real_share:.1%}", f"{100 * one.low:+.1f} to {100 * one.high:+.1f}",
+        (visible(one.name), f"{one.rows:,}", f"{one.share:.1%}", f"{one.real_share:.1%}", f"{100 * one.low:+.1f} to {100 * one.high:+.1f}",
          "missing" if one.rows == 0 else "fewer" if one.high < 0 else "more" if one.low > 0 else "")
         for one in found.groups[:20]
     ]  # fmt: skip
@@ -232,7 +252,7 @@ def _made_of(found: Audit) -> str:
     ]
     unknown = any(kind == "unknown" for kind, _, _ in made.origins)
     parts.append(f"origin {', '.join(origins)}{'; unknown counts as synthetic' if unknown else ''}")
-    return "\n  ".join(["", *parts]).lstrip()
+    return "\n  ".join(["", *map(visible, parts)]).lstrip()
 
 
 def clean_words(question: Question) -> str:

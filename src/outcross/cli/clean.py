@@ -30,11 +30,13 @@ def clean(
     """
     from outcross.audit.clean import cleaning, kinds_of
     from outcross.audit.kinds import KINDS
-    from outcross.audit.write import write
-    from outcross.cli.audit import question_of
+    from outcross.audit.write import reason_column, write
+    from outcross.cli.audit import folder_for, question_of, visible
+    from outcross.tasks.rows import read
 
     if out is None and not dry_run:
         raise ConfigError("--out is missing; name a folder for the kept and the dropped rows, or use --dry-run")
+    folder_for(out)
     kinds = kinds_of(_listed(only), _listed(skip))
     question = question_of(data, real, evals, "", columns, (), "", 0)
     found = cleaning(question, kinds, _listed(drop))
@@ -42,7 +44,7 @@ def clean(
     first = {kind: (row, what) for row, (kind, what) in reversed(list(found.reasons.items()))}
     if found.counts:
         lines = [
-            (kind, f"{count:,}", KINDS[kind].title, f"row {first[kind][0] + 1:,}: {first[kind][1]:.100}")
+            (kind, f"{count:,}", KINDS[kind].title, f"row {first[kind][0] + 1:,}: {visible(first[kind][1]):.100}")
             for kind, count in found.counts.items()
         ]
         show(table("", ("kind", "rows", "dropped because of", "for example"), lines, right=("rows",)))
@@ -53,7 +55,7 @@ def clean(
     kept, dropped, changed = write(data, found, out)
     if found.mask:
         say(f"{changed:,} of the kept rows had passages masked ({', '.join(found.mask)})")
-    hint(f"kept: {kept}\ndropped, with the reason in the column `audit`: {dropped}")
+    hint(f"kept: {kept}\ndropped, with the reason in the column `{reason_column(next(read(data))[1])}`: {dropped}")
 
 
 def _listed(words: str) -> tuple[str, ...]:

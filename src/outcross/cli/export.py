@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from outcross.cli.exported import Choice, Format, check_released, rows
+from outcross.cli.exported import Choice, Format, check_released, forms_of, rows
 from outcross.cli.rowfiles import ParquetRows, write_file
 from outcross.cli.shell import command, hint, open_run, say
 from outcross.errors import ConfigError
@@ -25,7 +25,13 @@ MARK = "outcross-export"  # stands in the card, so that an earlier export is kno
 @command
 def export(
     folder: Path = typer.Argument(help="The folder of the run.", metavar="RUN"),
-    form: Format = typer.Option(Format.prompt_completion, "--format", "-f", help="The record format; raw: all that is known of a row."),
+    form: Format | None = typer.Option(
+        None,
+        "--format",
+        "-f",
+        help="The record format; default the one of what the policy learnt, else trl-prompt-completion. raw: all that is known of a row.",
+        show_default=False,
+    ),
     out: Path | None = typer.Option(
         None,
         "--out",
@@ -42,10 +48,13 @@ def export(
     Rows are those of released rounds; of promoted rounds, the examples that were learnt. Each has its lineage in the column `outcross`. A
     folder holds Parquet, which `datasets.load_dataset` reads, and a card that says where every row comes from and what was tested.
 
-    trl-preference pairs a sample that passed with one that failed at the same task; kto lists both kinds with their label.
-    Tombstoned records are left out. Splits are by prompt, and the same each time.
+    trl-preference writes the pairs that were learnt; where there were none, a sample that passed beside one that failed at the same task; kto
+    likewise writes labels. trl-reward adds each pair's probability, trl-weighted each answer's target and weight, which TRL's own losses do not
+    read. Tombstoned records are left out. Splits are by prompt, and the same each time.
     """
     run = open_run(folder)
+    learnt = forms_of(run)
+    form = form or next(iter(learnt), Format.prompt_completion)
     choice = Choice(form, everything, refused)
     releases = any(turn.record.get("release") is not None for turn in run.rounds())
     path = out or folder / "export" / (form.value if releases else f"{form.value}.jsonl")
@@ -58,6 +67,9 @@ def export(
         raise ConfigError(f"--out {path} ends in {path.suffix!r}; it must end in .jsonl or .parquet, or name a folder")
     else:
         _to_folder(run, choice, path, held_out)
+    others = [other.value for other in learnt if other is not form]
+    if others:
+        hint(f"this run also taught rows of the format {', '.join(others)}; name one with --format")
 
 
 def _to_file(run: RunDir, choice: Choice, path: Path) -> None:
@@ -120,5 +132,10 @@ def _why_nothing(run: RunDir, form: Format) -> str:
     outcomes = [turn.record["outcome"] for turn in run.rounds()]
     if not any(item in ("promoted", "data only", "released", "refused") for item in outcomes):
         return f"{run.root.name} has nothing to export: its rounds ended {', '.join(outcomes) or 'before the first was complete'}"
-    needs = {Format.preference: "a task with one answer that passed and one that failed", Format.kto: "judged samples"}
+    needs = {
+        Format.preference: "a task with one answer that passed and one that failed",
+        Format.kto: "judged samples",
+        Format.reward: "comparisons that a reward model learnt",
+        Format.weighted: "answers that were learnt with a target or an advantage",
+    }
     return f"{run.root.name} has no rows for {form.value}: it needs {needs.get(form, 'accepted examples')}"

@@ -25,7 +25,13 @@ class Format(StrEnum):
     messages = "messages"
     preference = "trl-preference"
     kto = "kto"
+    reward = "trl-reward"
+    weighted = "trl-weighted"
     raw = "raw"
+
+
+LEARNT_BY = {"nll": Format.prompt_completion, "dpo": Format.preference, "ipo": Format.preference, "kto": Format.kto, "bt": Format.reward}
+"""The format of the rows of each loss; those of all others are prompt and completion with their numbers."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,26 @@ class Choice:
 def rows(run: RunDir, choice: Choice) -> Iterator[Keyed]:
     """Each row with its task's prompt: rows of one prompt belong together when the set is split."""
     buried = run.tombstones()
-    judged = choice.form in (Format.preference, Format.kto)
     for turn in filter(choice.takes, run.rounds()):
-        yield from _judged(turn, buried, choice.form) if judged else _accepted(turn, buried, choice)
+        if choice.form in (Format.preference, Format.kto):
+            yield from _judged(turn, buried, choice.form)
+        elif choice.form in (Format.reward, Format.weighted):
+            yield from _learnt(turn, buried, choice.form)
+        else:
+            yield from _accepted(turn, buried, choice)
+
+
+def forms_of(run: RunDir) -> tuple[Format, ...]:
+    """The formats of what a run's models learnt, the policy's first. One row of a round tells its loss."""
+    found: dict[Format, None] = {}
+    for role in sorted(
+        {role for turn in run.rounds() if turn.promoted for role in turn.record["fits"]}, key=lambda role: (role != "policy", role)
+    ):
+        for turn in run.rounds():
+            first = next(turn.examples(role), None) if turn.promoted else None
+            if first is not None:
+                found[LEARNT_BY.get(first.loss.name, Format.weighted)] = None
+    return tuple(found)
 
 
 def check_released(run: RunDir, choice: Choice) -> None:
@@ -74,7 +97,7 @@ def _accepted(turn: RoundDir, buried: frozenset[str], choice: Choice) -> Iterato
                 yield _key(group), _raw(group, sample) if choice.form is Format.raw else _of_sample(choice, sample)
         return
     for example in turn.examples():
-        if not _is_buried(example, buried) and isinstance(example.completion, str):
+        if example.loss.name == "nll" and not _is_buried(example, buried) and isinstance(example.completion, str):
             yield _text(example.prompt), _said(choice.form, example.prompt, example.completion, _lineage(example.id, example.origin))
 
 
@@ -92,16 +115,17 @@ def _of_sample(choice: Choice, sample: Sample) -> Row:
 
 
 def _judged(turn: RoundDir, buried: frozenset[str], form: Format) -> Iterator[Keyed]:
-    """Pairs of passed and failed samples of one task; or every judged sample with its label. A round whose examples carry
-    rejected answers gives those pairs."""
-    pairs = 0
-    for example in turn.examples() if form is Format.preference else ():
-        if isinstance(example.rejected, str) and isinstance(example.completion, str):
-            pairs += 1
+    """Pairs of passed and failed samples of one task; or every judged sample with its label. A round whose models learnt pairs, or
+    labels, gives those."""
+    learnt = 0
+    for example in _taught(turn):
+        if isinstance(example.completion, str) and (
+            isinstance(example.rejected, str) if form is Format.preference else example.loss.name == "kto"
+        ):
+            learnt += 1
             if not _is_buried(example, buried):
-                pair = _pair(example.prompt, example.completion, example.rejected, _lineage(example.id, example.origin))
-                yield _text(example.prompt), pair
-    for group in turn.groups() if not pairs else ():
+                yield _text(example.prompt), _paired(example) if form is Format.preference else _approved(example)
+    for group in turn.groups() if not learnt else ():
         alive = [sample for sample in group.samples if sample.id not in buried and sample.turns]
         passed = [sample for sample in alive if sample.verdict == "pass"]
         failed = [sample for sample in alive if sample.verdict == "fail"]
@@ -109,6 +133,39 @@ def _judged(turn: RoundDir, buried: frozenset[str], form: Format) -> Iterator[Ke
             yield from ((_key(group), _labelled(sample)) for sample in (*passed, *failed))
         else:
             yield from ((_key(group), _preferred(good, bad)) for good, bad in zip(passed, failed, strict=False))
+
+
+def _taught(turn: RoundDir) -> Iterator[Example]:
+    """What a promoted round taught, to all its roles."""
+    for role in turn.record["fits"] if turn.promoted else ():
+        yield from turn.examples(role)
+
+
+def _learnt(turn: RoundDir, buried: frozenset[str], form: Format) -> Iterator[Keyed]:
+    """Rows with the numbers that were learnt: labels of pairs, or targets and weights of answers."""
+    for example in _taught(turn):
+        if (
+            LEARNT_BY.get(example.loss.name, Format.weighted) is form
+            and not _is_buried(example, buried)
+            and isinstance(example.completion, str)
+        ):
+            yield _text(example.prompt), _labelled_pair(example) if form is Format.reward else _numbered(example)
+
+
+def _labelled_pair(example: Example) -> Row:
+    """A comparison, with the probability that `chosen` is the better one."""
+    return _paired(example) | {"probability": 1.0 if example.target is None else example.target}
+
+
+def _numbered(example: Example) -> Row:
+    """An answer with its loss, its target (a win rate or a value) and its weight (an advantage), one a token where it has several."""
+    numbers = {"loss": example.loss.name, "target": _plain(example.target), "weight": _plain(example.weight)}
+    return _said(Format.prompt_completion, example.prompt, str(example.completion), _lineage(example.id, example.origin)) | numbers
+
+
+def _approved(example: Example) -> Row:
+    row = _said(Format.prompt_completion, example.prompt, str(example.completion), _lineage(example.id, example.origin))
+    return row | {"label": bool(example.target)}
 
 
 def _key(group: Group) -> str:
@@ -167,21 +224,21 @@ def _messages(prompt: Prompt) -> list[Row]:
 
 
 def _pair(prompt: Prompt, chosen: str, rejected: str, lineage: Row) -> Row:
-    return {"prompt": _text(prompt), "chosen": chosen, "rejected": rejected, "outcross": lineage}
+    better, worse = (_said(Format.prompt_completion, prompt, said, lineage) for said in (chosen, rejected))
+    return {"prompt": better["prompt"], "chosen": better["completion"], "rejected": worse["completion"], "outcross": lineage}
+
+
+def _paired(example: Example) -> Row:
+    return _pair(example.prompt, str(example.completion), str(example.rejected), _lineage(example.id, example.origin))
 
 
 def _preferred(good: Sample, bad: Sample) -> Row:
-    lineage = _lineage(good.id, good.origin) | {"parents": [good.id, bad.id]}
-    return {"prompt": _text(good.turns[-1].prompt), "chosen": good.text, "rejected": bad.text, "outcross": lineage}
+    return _pair(good.turns[-1].prompt, good.text, bad.text, _lineage(good.id, good.origin) | {"parents": [good.id, bad.id]})
 
 
 def _labelled(sample: Sample) -> Row:
-    return {
-        "prompt": _text(sample.turns[-1].prompt),
-        "completion": sample.text,
-        "label": sample.verdict == "pass",
-        "outcross": _lineage(sample.id, sample.origin),
-    }
+    row = _said(Format.prompt_completion, sample.turns[-1].prompt, sample.text, _lineage(sample.id, sample.origin))
+    return row | {"label": sample.verdict == "pass"}
 
 
 def _lineage(name: str, origin: Origin) -> Row:

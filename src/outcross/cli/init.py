@@ -17,6 +17,8 @@ class Template(StrEnum):
     toy = "toy"
     model = "model"
     dataset = "dataset"
+    sppo = "sppo"
+    rlaif = "rlaif"
 
 
 @command
@@ -28,7 +30,8 @@ def init(
         Template.toy,
         "--template",
         "-t",
-        help="toy: arithmetic in seconds; model: your model and your tasks; dataset: rows from an endpoint, and no model trained.",
+        help="toy: arithmetic in seconds; model: your model and your tasks; dataset: rows from an endpoint, and no model trained; "
+        "sppo: a judge compares your model's answers; rlaif: a reward model between judge and model.",
     ),
     force: bool = typer.Option(False, "--force", help="Write over a file that is there."),
 ) -> None:

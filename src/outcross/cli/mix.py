@@ -177,7 +177,7 @@ def _parts(turn: Replayed) -> Iterator[Any]:
 def _show_batch(run: RunDir, found: Stored, step: int, as_json: bool) -> None:
     from outcross.engine.what_if import batch
 
-    rows = batch(found, step, _real(run))
+    rows = batch(found, step, _real(found))
     if as_json:
         import json
 
@@ -204,12 +204,15 @@ def _cells(row: Met) -> tuple[str, ...]:
     return row.id[:12], row.source, f"{row.weight:g}", *clipped
 
 
-def _real(run: RunDir) -> Any:
-    """The bench's real rows, as the run file of the record names them; none where there is no run file, or its data are gone."""
+def _real(found: Stored) -> Any:
+    """The real rows of a role, as the run file of the record names them; none where there is no run file, or its data are gone."""
     from outcross.config.runfile import of_run
+    from outcross.engine.guards import real_of
 
     try:
-        real = of_run(run).build_bench().real
+        recipe = of_run(found.run).build_recipe()
+        phase = next(item for item in recipe.phases if item.name == found.turn.phase)
+        real = real_of(recipe.bench, phase.learn[found.role])
         return () if real is None else list(real)
     except ConfigError as error:
         hint(f"the texts of real rows are not at hand: {error}")

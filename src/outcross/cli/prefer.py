@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from outcross.cli.shell import command, hint, say, show, table
-from outcross.errors import DataError
+from outcross.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from outcross.estimates import Estimate
@@ -65,6 +65,8 @@ def prefer(
     Each pair is asked in both orders. The win rate is told as it is, and at equal length: judges like long answers. Answers are matched
     by their prompts. The settings of a pairwise_judge in the run file are kept.
     """
+    if out is not None and (out.is_dir() or not out.resolve().parent.is_dir()):
+        raise ConfigError(f"--out is {out}; name a file in a folder that there is")
     mine, theirs = _answers(a), _answers(b)
     shared = [prompt for prompt in mine if prompt in theirs]
     if not shared:
@@ -74,7 +76,7 @@ def prefer(
     left = len(mine) + len(theirs) - 2 * len(shared)
     lines = [line_of("A preferred to B", [item for _, item in found if item is not None], sum(item is None for _, item in found))]
     if out is not None:
-        out.write_text(json.dumps([*_annotations(a, b, found, run)], indent=1, ensure_ascii=False) + "\n")
+        out.write_text(json.dumps([*_annotations(a, b, found, run)], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     _print(lines, f"{a.name} against {b.name}: {len(shared):,} prompts", "preferred", as_json)
     if left and not as_json:
         hint(f"{left:,} prompts stand in one file alone and were left out")
@@ -98,8 +100,15 @@ def judge_check(
     for group, item in found:
         if group.task.subgroup is not None:
             by_group.setdefault(group.task.subgroup, []).append(item)
-    lines = [line_of(name, [x for x in items if x is not None], sum(x is None for x in items)) for name, items in by_group.items()]
+    lines = [
+        line_of(name, [x for x in items if x is not None], sum(x is None for x in items))
+        for name, items in by_group.items()
+        if name == "all" or any(x is not None for x in items)
+    ]
     _print(lines, f"{pairs.name}: {len(found):,} pairs", "agrees with people", as_json)
+    silent = [name for name in by_group if name not in {line.name for line in lines}]
+    if silent and not as_json:
+        hint(f"no verdict on any pair of {', '.join(silent)}: left out of the table")
     low = lines[0].preferred.low
     if not as_json and (low is None or low <= 0.5):
         hint("this judge is not shown to agree with people more often than a coin; a run that it teaches needs `unsafe: true`")

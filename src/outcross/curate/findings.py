@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -23,8 +24,9 @@ def masked(finding: Finding) -> str:
 
 def disjoint(findings: Iterable[Finding]) -> list[Finding]:
     """The findings in the text's order without those that overlap one given before them: the surest kind is given first."""
-    kept: list[Finding] = []
+    kept: list[Finding] = []  # in the text's order
     for one in findings:
-        if all(one.end <= other.start or other.end <= one.start for other in kept):
-            kept.append(one)
-    return sorted(kept, key=lambda one: one.start)
+        place = bisect_left(kept, one.start, key=lambda other: other.start)
+        if (place == 0 or kept[place - 1].end <= one.start) and (place == len(kept) or one.end <= kept[place].start):
+            kept.insert(place, one)
+    return kept

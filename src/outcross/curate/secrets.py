@@ -23,7 +23,6 @@ _RULES = (
     "GitHubTokenDetector",
     "GitLabTokenDetector",
     "IbmCloudIamDetector",
-    "JwtTokenDetector",
     "MailchimpDetector",
     "OpenAIDetector",
     "PypiTokenDetector",
@@ -35,7 +34,7 @@ _RULES = (
     "TwilioKeyDetector",
 )
 _FORMATS = {
-    "Private Key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[\s\S]{1,20000}?-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----)?",
+    "Private Key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:(?:[^-]|-(?!----)){1,20000}+-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----)?",
     "Anthropic Token": r"sk-ant-[a-z0-9]{2,10}-[\w-]{40,120}",
     "GitHub Token": r"github_pat_\w{60,100}",
     "Google API Key": r"AIza[\w-]{35}(?![\w-])",
@@ -43,6 +42,8 @@ _FORMATS = {
     "NPM Token": r"npm_[A-Za-z0-9]{36}(?!\w)",
     "OpenAI Token": r"sk-(?:proj|svcacct|admin)-[\w-]{40,200}",
 }
+# detect-secrets' pattern leaves the signature out, and takes quadratic time on “eyJeyJeyJ…”
+_WEB_TOKEN = re.compile(r"eyJ[\w\-=]++(?:\.[\w\-=]++(?:\.[\w\-+/=]+)?)?", re.ASCII)
 _NAMES = ("key", "pass", "pwd", "secret", "contrase")  # what detect-secrets' names of secrets have in them
 _LONG = re.compile(r"(?<![\w+/=\-])[\w+/=\-]{16}|://|\bxox")  # one of these is in whatever the rules find
 _ASSIGNED = re.compile(r"\s*(?:export\s+|set\s+)?[\w.\-]{2,60}\s*[:=]\s*\S+\s*")
@@ -147,10 +148,13 @@ def _rules() -> tuple[_Rule, ...]:
     known = {plugin.__name__: plugin for plugin in get_mapping_from_secret_type_to_class().values()}
     packaged = [known[name]() for name in _RULES]
     own = tuple(_Rule(kind, (re.compile(pattern),), _always) for kind, pattern in _FORMATS.items())
-    checks = {"JSON Web Token": known["JwtTokenDetector"].is_formally_valid, "Basic Auth Credentials": _no_placeholder}
+    well_formed = known["JwtTokenDetector"].is_formally_valid
+    token = _Rule("JSON Web Token", (_WEB_TOKEN,), lambda value: "." in value and well_formed(".".join(value.split(".")[:2])))
+    checks = {"Basic Auth Credentials": _no_placeholder}
     holds = {"OpenAI Token": "T3BlbkFJ"}  # its pattern takes quadratic time on “sk-sk-sk-…”
     return (
         *own,
+        token,
         *(
             _Rule(one.secret_type, tuple(one.denylist), checks.get(one.secret_type, _always), holds.get(one.secret_type, ""))
             for one in packaged

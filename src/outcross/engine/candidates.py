@@ -18,6 +18,7 @@ from outcross.mix import Floats, Ints, Labels, Pool, Traits
 from outcross.types import Example
 
 BATCH = 65_536
+OWN = ("pg", "sppo")  # losses whose numbers, an advantage or a win rate, are against the policy that drew the answer
 ORIGINS = ("kind", "proof", "source", "depth")
 SIZES = ["n_tokens", "weight", "subgroup", *(f"outcross.{name}" for name in ORIGINS)]
 _text = pa.string()
@@ -49,7 +50,7 @@ class Source:
 
     path: Path
     buried: frozenset[str]
-    keeps_own: bool  # history holds no policy-gradient examples: they are on-policy and stale
+    keeps_own: bool  # history holds none that are about the policy of their round: under another they are stale
     held: bool = False  # no row of it may be seen
 
     def pool(self, *, answers: bool = False) -> Pool:
@@ -78,7 +79,7 @@ class Source:
         asked += ["id", "outcross.parents"] if self.buried else []
         for batch in _batches(self.path, columns and [*columns, *(name for name in asked if name not in columns)], size):
             if not self.keeps_own:
-                batch = batch.filter(pc.not_equal(batch["loss"], "pg"))
+                batch = batch.filter(pc.invert(pc.is_in(batch["loss"], pa.array(OWN))))
             if self.buried:
                 ids = batch["id"].to_pylist()
                 lost = (name in self.buried or any(p in self.buried for p in old) for name, old in zip(ids, _parents(batch), strict=True))

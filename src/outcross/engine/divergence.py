@@ -46,6 +46,9 @@ def watch(run: RunDir, turn: RoundDir, done: Sequence[RoundDir], checks: Sequenc
     first = next((item.record["reward"] for item in done if item.phase == turn.phase and item.record.get("reward")), None)
     before = next((item for item in reversed(list(takewhile(lambda item: item.phase != turn.phase, done))) if item.promoted), None)
     start = read_measurements(run.start / "measurements.parquet") if before is None else before.measurements()
+    held = next((item.folder for item in done if item.phase == turn.phase), turn.folder) / "measurements.champion.parquet"
+    if held.exists():  # a phase with probes of its own stood before this one, and this one's were first measured when it began
+        start |= read_measurements(held)
     return {"reward": reward, "alarms": alarms(reward, first, checks, found, start)}
 
 

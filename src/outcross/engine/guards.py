@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from outcross.engine.proofs import DOUBTFUL, Proof, proof_for, why_unproven
 from outcross.errors import DataError, GuardError, did_you_mean
 from outcross.mix import problems
-from outcross.recipe import Bench, Expert, Mixture, Phase, Recipe, Release, Waived
+from outcross.recipe import Bench, Expert, Learn, Phase, Recipe, Release, Waived
 from outcross.stages import Model, Probe, Role, Trainable, Verifier, name_of, roles_of
-from outcross.text import HeldOutIndex, digest, prompt_text
+from outcross.text import HeldOutIndex, digest, normalise, prompt_text
 from outcross.types import Array, Content, Example, Prompt, Task, content_hash
 
 SOUND = ("kernel", "executed", "exact")  # grounds that may serve training and the gate alike
@@ -76,6 +76,13 @@ def probes_of(bench: Bench, phase: Phase) -> tuple[Probe, ...]:
     return bench.probes if phase.probes is None else phase.probes
 
 
+def real_of(bench: Bench, learn: Learn) -> Iterable[Example] | None:
+    """The real rows that a role learns: its own, or the bench's; None where there are none."""
+    if learn.real is None:
+        return bench.real
+    return None if learn.real == () else learn.real
+
+
 def watched_by(bench: Bench, phase: Phase) -> tuple[Probe, ...]:
     """The probes that a phase measures: those that its gate guards, and those that the bench's alarms watch beside them."""
     guarded = probes_of(bench, phase)
@@ -102,7 +109,7 @@ def _phase_problems(bench: Bench, phase: Phase, models: Mapping[Role, Model], un
     if phase.until is not None and phase.until[0] not in names:
         yield f"{where} lasts until the probe {phase.until[0]!r} reaches {phase.until[1]}; {did_you_mean(phase.until[0], names)}"
     yield from _role_problems(phase, where, models, bench)
-    yield from _mixture_problems(phase.mix, where, bench, unsafe) if phase.learn else ()
+    yield from _mixture_problems(phase, where, bench, unsafe) if phase.learn else ()
     for learn in phase.learn.values():
         for curator in phase.curate:
             if getattr(curator, "trims", False) and getattr(learn.objective, "uses_peers", False):
@@ -172,14 +179,15 @@ def _role_problems(phase: Phase, where: str, models: Mapping[Role, Model], bench
             yield f"{where} teaches the role {role!r}, whose model {type(models[role]).__name__} cannot be trained"
 
 
-def _mixture_problems(mix: Mixture, where: str, bench: Bench, unsafe: bool) -> Iterator[str]:
+def _mixture_problems(phase: Phase, where: str, bench: Bench, unsafe: bool) -> Iterator[str]:
+    mix = phase.mix
     yield from (f"{where}: mix.{problem}" for problem in problems(mix))
     if mix.history == "replace" and not unsafe:
         yield (
             f"{where} replaces its history: each round forgets the data of the rounds before, the setting in which models collapse; "
             "say `unsafe: true` in the run file if that is what you study"
         )
-    if bench.real is None and not isinstance(mix.floor, Waived):
+    if not isinstance(mix.floor, Waived) and any(real_of(bench, learn) is None for learn in phase.learn.values()):
         yield (
             f"{where} has a floor of real data and the bench has no real data; give `bench.real`, or waive the floor with a reason "
             '(`mix: {floor: {waived: "…"}}`)'
@@ -189,7 +197,13 @@ def _mixture_problems(mix: Mixture, where: str, bench: Bench, unsafe: bool) -> I
 def _gate_problems(bench: Bench, phase: Phase, where: str, models: Mapping[Role, Model]) -> Iterator[str]:
     probes = probes_of(bench, phase)
     kinds = {probe.kind for probe in probes}
-    needed = [kind for kind in KINDS if kind not in kinds and not (kind == "fit" and bench.real is None)]
+    apart = phase.probes is not None and "policy" not in phase.learn  # a reward model says nothing that could lose its diversity
+    needed = [kind for kind in (KINDS[:1] if apart else KINDS) if kind not in kinds and not (kind == "fit" and bench.real is None)]
+    if apart and not any(role in phase.learn for probe in probes for role in roles_of(probe)):
+        yield (
+            f"{where} teaches {', '.join(phase.learn)} and none of its probes asks that role, so that its gate would test nothing that it "
+            "teaches; add one that does, such as `pair_accuracy`"
+        )
     if needed:
         yield (
             f"{where} is gated and its bench lacks a probe of {' and of '.join(needed)}; a gate guards quality, diversity and "
@@ -311,7 +325,8 @@ def check_bench(bench: Bench) -> BenchFacts:
     if not seen:
         raise DataError("bench.tasks is empty; there is nothing to generate from. Check its path, split and filters")
     of_held_out = sum(len(prompt_text(task.prompt).encode(errors="replace")) for task in held_out)
-    return BenchFacts(len(seen), len(held_out), *_check_real(bench, index), asked, longest, of_held_out)
+    real, known = (0, 0) if bench.real is None else _read_real(bench.real, index, "bench.real")
+    return BenchFacts(len(seen), len(held_out), real, index, known, asked, longest, of_held_out)
 
 
 def fresh_items(bench: Bench) -> list[Task]:
@@ -320,14 +335,28 @@ def fresh_items(bench: Bench) -> list[Task]:
 
 
 def check_floor(recipe: Recipe, facts: BenchFacts) -> None:
-    """Raises `GuardError` when a phase has a floor of real rows and no row of the bench is known to be real."""
+    """Raises `GuardError` when a phase has a floor of real rows and no row that its roles learn is known to be real, and when a role's own
+    real rows hold held-out items or comparisons that a probe measures by; `DataError` when there are none."""
+    compared = {
+        _prompt_key(pair) for phase in recipe.phases for probe in probes_of(recipe.bench, phase) for pair in getattr(probe, "pairs", ())
+    }
     for phase in recipe.phases:
-        mix = phase.mix
-        if phase.learn and mix.floor == "rows" and mix.real_floor > 0 and facts.real and not facts.known:
-            raise GuardError(
-                f"phase {phase.name!r} has a floor of {mix.real_floor:.0%} real data, and none of the {facts.real:,} rows of bench.real is proved "
-                "or attested to be real, so that all count as synthetic; state their origin, or waive the floor with a reason"
-            )
+        for role, learn in phase.learn.items():
+            where, count, known = "bench.real", facts.real, facts.known
+            if learn.real == ():
+                continue
+            if learn.real is not None:
+                where = f"{role}'s own real data"
+                count, known = _read_real(learn.real, facts.index, where, compared)
+            if phase.mix.floor == "rows" and phase.mix.real_floor > 0 and count and not known:
+                raise GuardError(
+                    f"phase {phase.name!r} has a floor of {phase.mix.real_floor:.0%} real data, and none of the {count:,} rows of {where} is "
+                    "proved or attested to be real, so that all count as synthetic; state their origin, or waive the floor with a reason"
+                )
+
+
+def _prompt_key(example: Example) -> int:
+    return digest(normalise(asked_text(example.prompt)))
 
 
 def held_out_in(example: Example, index: HeldOutIndex) -> str | None:
@@ -338,16 +367,19 @@ def held_out_in(example: Example, index: HeldOutIndex) -> str | None:
     return None
 
 
-def _check_real(bench: Bench, index: HeldOutIndex) -> tuple[int, HeldOutIndex, int]:
+def _read_real(real: Iterable[Example], index: HeldOutIndex, where: str, compared: Set[int] = frozenset()) -> tuple[int, int]:
+    """How many rows there are, and how many of them are known to be real. `compared`: prompts of comparisons that a probe holds out."""
     count = known = 0
-    for example in bench.real or ():
+    for example in real:
         why = held_out_in(example, index)
+        if why is None and compared and _prompt_key(example) in compared:
+            why = "has the prompt of a comparison that a probe measures by"
         if why:
             raise GuardError(
-                f"real row {example.id!r} {why}: {prompt_text(example.prompt)[:80]!r}. Remove it from bench.real; held-out items are for tests only"
+                f"real row {example.id!r} {why}: {prompt_text(example.prompt)[:80]!r}. Remove it from {where}; held-out items are for tests only"
             )
         count += 1
         known += example.origin.is_real
-    if bench.real is not None and count == 0:
-        raise DataError("bench.real is empty; give real rows, or say `real: none`")
-    return count, index, known
+    if count == 0:
+        raise DataError(f"{where} is empty; give real rows, or say `real: none`")
+    return count, known

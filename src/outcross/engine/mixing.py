@@ -1,7 +1,7 @@
 """The mix step of a round: what is offered (new, history, real), which of it the optimiser sees, and in which order.
 
     examples.parquet of this round and earlier ones ┐
-    bench.real ─▶ real.parquet: sizes and origins   ┴─▶ Offer ─▶ Dealt (`outcross.mix`) ─▶ Mixed ─▶ mixture.parquet, the trainer
+    real rows ─▶ real.parquet: sizes and origins    ┴─▶ Offer ─▶ Dealt (`outcross.mix`) ─▶ Mixed ─▶ mixture.parquet, the trainer
 
 Rows of the bench whose origin is not known to be real count as synthetic: they are offered beside the history, under the same floor.
 What an offer is made of is on disk, so that the record alone tells what any other mixture would have been (`engine/what_if.py`).
@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from outcross.engine.candidates import REAL, Source, encode_real, pool_of_real
+from outcross.engine.guards import real_of
 from outcross.engine.steps import Json, Part, token_counter
 from outcross.engine.store import suffix
 from outcross.engine.tables import MIXTURE, Writer, scalar_weight
@@ -171,8 +172,10 @@ def mix(part: Part, ctx: Context, role: Role, *, fitted: bool = False) -> tuple[
 
     A mixture that was written and not `fitted` yet is written anew when more records have been tombstoned since.
     """
-    real = part.bench.real if part.bench.real is not None else ()
-    _write_real(part, ctx, role, real)
+    own = real_of(part.bench, part.phase.learn[role])
+    real = () if own is None else own
+    if own is not None:
+        _write_real(part, ctx, role, real)
     before = [folder for item in part.history for folder in item.parts()]
     offered = offer(part.folder, role, part.phase.mix, before, part.buried, held=part.held)
     dealt = offered.deal(part.phase.mix, ctx.seed_of("mix", role), ctx.seed_of("order", role))
@@ -184,9 +187,9 @@ def mix(part: Part, ctx: Context, role: Role, *, fitted: bool = False) -> tuple[
 
 
 def _write_real(part: Part, ctx: Context, role: Role, real: Iterable[Example]) -> None:
-    """Sizes and origins of the bench's rows, in their order: with them a mixture can be made again without the model or the data."""
+    """Sizes and origins of the real rows, in their order: with them a mixture can be made again without the model or the data."""
     path = part.folder / f"real{suffix(role)}.parquet"
-    if part.bench.real is not None and not path.exists():
+    if not path.exists():
         tokens = token_counter(ctx.model(role))
         with Writer(path, REAL, encode_real) as table:
             for example in real:
@@ -252,6 +255,6 @@ def check_floor(mixture: Mixture, share: Mapping[str, float], label: str) -> Non
         if real < mixture.real_floor - 1e-9:
             raise GuardError(
                 f"round {label}: real data make up {real:.1%} of the {unit} that the optimiser would see, and the floor is "
-                f"{mixture.real_floor:.0%}. Rows of bench.real without proof or attestation count as synthetic: state their origin, "
+                f"{mixture.real_floor:.0%}. Rows of real data without proof or attestation count as synthetic: state their origin, "
                 "or give more real data"
             )

@@ -189,7 +189,7 @@ class Met:
 
 
 def batch(found: Stored, step: int, real: Iterable[Example] = ()) -> list[Met]:
-    """The rows of one optimiser step, in their order. `real`: the bench's rows, whose texts the record does not hold.
+    """The rows of one optimiser step, in their order. `real`: the role's real rows, whose texts the record does not hold.
 
     Raises `StoreError` when there is no such step.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -56,7 +56,8 @@ class TailLoss(Stage):
             rows = (row for row in self.real if row.subgroup is not None and row.subgroup not in common)
             found = {item: mean(values) for item, values in losses(self.name, model, map(_turn, rows), "real examples")}
         else:
-            common = often(Counter(token for row in counted for token in tokens_of(model, row)), self.share)
+            tokens = tokens_by(model)
+            common = often(Counter(token for row in counted for token in tokens(row)), self.share)
             found = dict(self._rare_tokens(model, common))
         if not found and any(True for _ in self.real):
             raise ConfigError(
@@ -67,7 +68,8 @@ class TailLoss(Stage):
         return Measurement(self.name, tuple(found), tuple(found.values()), higher_is_better=False, unit="nats per token")
 
     def _rare_tokens(self, model: LogProbs, common: frozenset[Hashable]) -> Iterator[tuple[str, float]]:
-        rare = {row.id: places for row in self.real if (places := [t not in common for t in tokens_of(model, row)]) and any(places)}
+        tokens = tokens_by(model)
+        rare = {row.id: places for row in self.real if (places := [token not in common for token in tokens(row)]) and any(places)}
         rows = (row for row in self.real if row.id in rare)
         for item, values in losses(self.name, model, map(_turn, rows), "real examples"):
             if len(values) != len(rare[item]):
@@ -82,9 +84,11 @@ def _turn(row: Example) -> tuple[str, Turn]:
     return row.id, Turn(row.prompt, Completion(row.completion))
 
 
-def tokens_of(model: LogProbs, row: Example) -> Sequence[Hashable]:
+def tokens_by(model: LogProbs) -> Callable[[Example], Sequence[Hashable]]:
     """The tokens of a real completion by the model's own vocabulary; a model that does not say takes the answer as one token."""
-    return model.token_ids(Completion(row.completion)) if isinstance(model, TokenIds) else (str(row.completion),)
+    if isinstance(model, TokenIds):  # asked once: of a protocol it takes longer than to look tokens up
+        return lambda row: model.token_ids(Completion(row.completion))
+    return lambda row: (str(row.completion),)
 
 
 def often(counts: Mapping[Hashable, int], share: float) -> frozenset[Hashable]:

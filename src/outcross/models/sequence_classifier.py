@@ -1,6 +1,7 @@
-"""Reward models: a sequence classifier of Hugging Face transformers, read from a folder.
+"""Reward models: a sequence classifier of Hugging Face transformers, read from a folder, and taught by comparisons or values.
 
     models: {reward: {use: sequence_classifier, path: my-reward-model}}
+    models: {reward: {use: sequence_classifier, path: my-policy, new_head: true}}     # to be trained
 
 PyTorch and transformers are imported when a model is made, not when this module is.
 """
@@ -8,17 +9,18 @@ PyTorch and transformers are imported when a model is made, not when this module
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from outcross.errors import ConfigError, ModelError
 from outcross.models.tokens import Tokens
 from outcross.models.torch_lm import require_torch, weights_hash
-from outcross.stages import Model
-from outcross.train.machine import Machine
-from outcross.types import Turn, content_hash
+from outcross.stages import FitPlan, Model, Seen
+from outcross.train.machine import Lora, Machine
+from outcross.types import Example, Turn, content_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,20 +30,39 @@ Output = Literal["logit", "log_odds", "probability"]
 _OUTPUTS = ("logit", "log_odds", "probability")
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What is read off a classifier: `output` of the label at place `label`, of texts of at most `max_length` tokens, the rest of which loses
+    its beginning; `batch_tokens` padded tokens are computed at once."""
+
+    label: int
+    output: Output
+    max_length: int
+    batch_tokens: int
+
+
 class SequenceClassifier:
-    """One number for the whole of a turn, its prompt and its answer together (`outcross.stages.Values`).
+    """One number for the whole of a turn, its prompt and its answer together (`outcross.stages.Values`, `Trainable`).
 
     A conversation is written by the chat template, closed by the answer, as TRL's RewardTrainer writes it; a plain text
     is the prompt followed by the answer, with the special tokens that the tokenizer adds. Longer texts lose their beginning.
-    It does not learn: pairwise losses would come here as `fit`.
+
+    `skipped`: ids of the examples that the fit this model came from left out because they were too long.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, label: int, output: Output, max_length: int, batch_tokens: int, rows: int | None, depth: int
+        self,
+        model: Any,
+        tokenizer: Any,
+        reading: Reading,
+        *,
+        machine: Machine,
+        lora: Lora | None = None,
+        depth: int,
+        skipped: tuple[str, ...] = (),
     ) -> None:
-        self._model, self._tokenizer, self._depth = model, tokenizer, depth
-        self._label, self._output, self._max_length = label, output, max_length
-        self._batch_tokens, self._rows = batch_tokens, rows
+        self.machine, self.lora, self.skipped = machine, lora, skipped
+        self._model, self._tokenizer, self._reading, self._depth = model, tokenizer, reading, depth
         self._id: str | None = None
         self._lock = threading.RLock()
 
@@ -51,7 +72,8 @@ class SequenceClassifier:
         with self._lock:
             if self._id is None:
                 weights = weights_hash(self._open(), Tokens(self._tokenizer).digest())
-                self._id = content_hash("sequence_classifier", weights, self._label, self._output, self._max_length)
+                how = self._reading
+                self._id = content_hash("sequence_classifier", weights, how.label, how.output, how.max_length)
             return self._id
 
     @property
@@ -67,16 +89,94 @@ class SequenceClassifier:
         """A single number per turn, in order; 512 turns are held at a time. Raises `ModelError` for an array or a missing template."""
         iterator = iter(turns)
         while window := list(islice(iterator, WINDOW)):
+            from torch import inference_mode
+
             with self._lock:
                 model = self._open()
-                ids = [self._encoded(turn) for turn in window]
+                ids = [self._encoded(turn, self._reading.max_length) for turn in window]
                 found = [0.0] * len(ids)
-                for part in batches([len(row) for row in ids], self._batch_tokens, self._rows):
-                    for index, value in zip(part, self._forward(model, [ids[index] for index in part]), strict=True):
+                for part in batches([len(row) for row in ids], self._reading.batch_tokens, self.machine.sample_batch):
+                    with inference_mode():
+                        values = self._forward(model, [ids[index] for index in part]).tolist()
+                    for index, value in zip(part, values, strict=True):
                         found[index] = value
             yield from ([value] for value in found)
 
-    def _encoded(self, turn: Turn) -> list[int]:
+    # ── Trainable ──────────────────────────────────────────────────────────────────────────────────────────────────
+    def fit(self, examples: Iterable[Example], /, *, plan: FitPlan, reference: Model | None, seed: int, seen: Seen) -> Self:
+        """A new reward model, trained on `examples` from this one, which stays as it is.
+
+        The losses "bt" (pairs, with the probability that the chosen answer is better as `target`, or none for 1) and "value" (a number for
+        each answer); a fit may mix them, and `reference` is not read. Texts that do not fit `plan.max_length` or the context are
+        left out and named in the result's `skipped`. Equal examples, plan and seed give equal weights, bit for bit on a CPU.
+
+        Raises `ModelError` when there is nothing to learn from, when a loss or gradient is not finite, or when one example alone does not fit
+        into memory; `ConfigError` for another loss, and for comparisons of probabilities (`output`).
+        """
+        from outcross.train import trainer
+        from outcross.train.forward import rows_that_fit
+        from outcross.train.reward import RewardCost, encode_turns
+
+        with self._lock:
+            source = self._open()
+            rows = encode_turns(examples, self._encoded, min(plan.max_length, self._reading.max_length))
+            model = trainer.working_copy(source, lora=self.lora is not None)
+        if rows.others and self._reading.output == "probability":
+            raise ConfigError(
+                "sequence_classifier: output is 'probability', and the loss 'bt' compares logits; take output: logit or log_odds"
+            )
+        fitting = rows_that_fit(source.config, rows.longest, source.device) // (2 if rows.others else 1)
+        trainer.train(
+            model,
+            rows,
+            RewardCost(rows, self._forward),
+            plan=plan,
+            seed=seed,
+            seen=seen,
+            micro_batch=self.machine.micro_batch or max(1, fitting),
+            lora=self.lora,
+            task="SEQ_CLS",
+            autocast=source.device.type == "cuda" and self.machine.dtype != "float32",
+            checkpointing=self.machine.gradient_checkpointing,
+        )
+        return self._with(model.to(source.dtype), max(self.depth, rows.depth), tuple(rows.skipped))
+
+    def save(self, folder: Path, /) -> None:
+        """Write a plain Hugging Face folder of a sequence classifier (safetensors and tokenizer) and the depth beside it."""
+        from outcross.models.load import quiet, write_note
+
+        with self._lock, quiet():
+            self._open().save_pretrained(folder)
+            self._tokenizer.save_pretrained(folder)
+        write_note(folder, self.depth)
+
+    def load(self, folder: Path, /) -> Self:
+        """The reward model in `folder`, on this one's machine and read as this one is. Raises `ModelError`."""
+        from outcross.models.classifier_files import load_classifier
+        from outcross.models.load import noted_depth
+
+        model, tokenizer = load_classifier(str(folder), self.machine, new_head=False, seed=0)
+        return type(self)(model, tokenizer, self._reading, machine=self.machine, lora=self.lora, depth=noted_depth(folder))
+
+    def fresh(self, seed: int, /) -> Self:
+        """The same architecture and tokenizer with new random weights: what `start: scratch` begins from."""
+        from outcross.models.classifier_files import untrained_classifier
+
+        with self._lock:
+            model = untrained_classifier(self._open(), seed)
+        return self._with(model, 0, ())
+
+    @property
+    def disk_bytes(self) -> int:
+        """About what one saved model takes."""
+        with self._lock:
+            return sum(tensor.numel() * tensor.element_size() for tensor in self._open().parameters())
+
+    def _with(self, model: Any, depth: int, skipped: tuple[str, ...]) -> Self:
+        return type(self)(model, self._tokenizer, self._reading, machine=self.machine, lora=self.lora, depth=depth, skipped=skipped)
+
+    def _encoded(self, turn: Turn, limit: int | None = None) -> list[int]:
+        """The ids of a turn, without those at its beginning that are beyond `limit`."""
         said = turn.completion.content
         if not isinstance(said, str):
             raise ModelError("a sequence classifier reads text; this answer is an array")
@@ -92,22 +192,21 @@ class SequenceClassifier:
             text, special = str(self._tokenizer.apply_chat_template(messages, tokenize=False)), False
         else:
             raise ModelError("a sequence classifier reads text; this prompt is an array")
-        found: list[int] = self._tokenizer(text, add_special_tokens=special, truncation=True, max_length=self._max_length)["input_ids"]
+        found: list[int] = self._tokenizer(text, add_special_tokens=special, truncation=limit is not None, max_length=limit)["input_ids"]
         if not found:
             raise ModelError("an empty text has no token that a reward model could read")
         return found
 
-    def _forward(self, model: Any, rows: Sequence[list[int]]) -> list[float]:
+    def _forward(self, model: Any, rows: Sequence[Sequence[int]]) -> Tensor:
+        """A number per text, (rows,), in float32."""
         import torch
 
         lengths = torch.tensor([len(row) for row in rows])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         ids = torch.full(mask.shape, int(model.config.get_text_config().pad_token_id), dtype=torch.long)
         ids[mask] = torch.tensor([token for row in rows for token in row])
-        with torch.inference_mode():
-            logits = model(input_ids=ids.to(model.device), attention_mask=mask.long().to(model.device)).logits.float()
-        found: list[float] = read_off(logits, self._label, self._output).tolist()
-        return found
+        logits = model(input_ids=ids.to(model.device), attention_mask=mask.long().to(model.device)).logits.float()
+        return read_off(logits, self._reading.label, self._reading.output)
 
     def _open(self) -> Any:
         if self._model is None:
@@ -142,12 +241,17 @@ def sequence_classifier(
     output: Output = "logit",
     max_length: int | None = None,
     batch_tokens: int = 8192,
+    new_head: bool = False,
+    seed: int = 0,
     machine: Machine = Machine(),
+    lora: Lora | None = None,
 ) -> Model:
     """Load a sequence classifier from a Hugging Face folder, or a hub name.
 
     label: whose number counts, by name or place; not needed where there is one. output: its logit, log-odds or probability.
     max_length: in tokens; what is longer loses its beginning; None: what the model can read. batch_tokens: padded tokens computed at once.
+    new_head: `path` is a causal model, a policy's folder for instance, that gets a head of one number, drawn by `seed`: what training a
+        reward model begins from. lora: how it will be trained, the head in full; None: all weights.
 
     Raises `ModelError` if there is no complete model (a causal model has no trained head, which would be drawn at random), `ConfigError`
     for a label there is not, `MissingExtra` without PyTorch.
@@ -155,52 +259,30 @@ def sequence_classifier(
     if output not in _OUTPUTS:
         raise ConfigError(f"sequence_classifier: output is {output!r}; allowed: {', '.join(_OUTPUTS)}")
     require_torch("a reward model")
+    from outcross.models.classifier_files import load_classifier, readable
     from outcross.models.load import noted_depth
 
-    model, tokenizer = _loaded(path, machine)
-    tokenizer.truncation_side = "left"
-    text = model.config.get_text_config()
-    if text.pad_token_id is None:
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        if pad is None:
-            raise ModelError(f"the reward model {path} has neither a padding nor an end token; set pad_token in its tokenizer")
-        text.pad_token_id = pad
-    return SequenceClassifier(
-        model,
-        tokenizer,
-        label=_place_of(label, model.config, path),
-        output=output,
-        max_length=min(max_length or 1 << 30, _context(model, tokenizer)),
-        batch_tokens=batch_tokens,
-        rows=machine.sample_batch,
-        depth=noted_depth(Path(path).expanduser()),
-    )
+    model, tokenizer = load_classifier(path, machine, new_head=new_head, seed=seed)
+    reading = Reading(_place_of(label, model.config, path), output, min(max_length or 1 << 30, readable(model, tokenizer)), batch_tokens)
+    depth = noted_depth(Path(path).expanduser())
+    return SequenceClassifier(model, tokenizer, reading, machine=machine, lora=lora, depth=depth)
 
 
-def _loaded(path: str, machine: Machine) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+def classifier_from_config(
+    config: Mapping[str, object],
+    *,
+    alphabet: str | None = None,
+    tokenizer: str | None = None,
+    seed: int = 0,
+    machine: Machine = Machine(),
+    lora: Lora | None = None,
+) -> Model:
+    """A reward model of one number with random weights, to be trained from scratch; arguments and errors as for `torch_lm.from_config`."""
+    require_torch("a reward model")
+    from outcross.models.classifier_files import new_classifier, readable
 
-    from outcross.models.load import DTYPES, prepared, quiet
-
-    device = prepared(machine)
-    dtype = DTYPES.get(machine.dtype, torch.bfloat16 if device.type == "cuda" else "auto")
-    try:
-        with quiet():
-            model, told = AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype, output_loading_info=True)
-            tokenizer = AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # missing files, no network, unknown architectures: each raises another kind
-        raise ModelError(f"the reward model {path} cannot be loaded: {error}") from error
-    if told["missing_keys"]:
-        missing = ", ".join(sorted(told["missing_keys"])[:3])
-        raise ModelError(f"{path} is no trained sequence classifier: it lacks {missing}, which would be drawn at random; train it first")
-    return model.eval().to(device), tokenizer
-
-
-def _context(model: Any, tokenizer: Any) -> int:
-    from outcross.models.score import context_length
-
-    return min(context_length(model.config), int(tokenizer.model_max_length))
+    model, found = new_classifier(config, alphabet=alphabet, tokenizer=tokenizer, seed=seed, machine=machine)
+    return SequenceClassifier(model, found, Reading(0, "logit", readable(model, found), 8192), machine=machine, lora=lora, depth=0)
 
 
 def _place_of(label: str | int | None, config: Any, path: str) -> int:

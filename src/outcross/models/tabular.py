@@ -136,11 +136,7 @@ class Tabular:
         return _log_softmax(_logits(self._state.weights, features, self._state.parts))
 
     def _features(self, prompt: Prompt) -> list[str]:
-        """The names of a prompt's rows; the whole prompt comes first."""
-        text = prompt_text(prompt)
-        tail = text[: -self.window - 1 : -1]
-        singles = [f"{place}{character}" for place, character in enumerate(tail)]
-        return [f"={text}", "", *singles, *map("&".join, combinations(singles, 2))]
+        return prompt_features(prompt, self.window)
 
     # ── learning ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def fit(self, examples: Iterable[Example], /, *, plan: FitPlan, reference: Model | None, seed: int, seen: Seen) -> Tabular:
@@ -217,6 +213,18 @@ class Tabular:
         return made
 
 
+def prompt_features(prompt: Prompt, window: int) -> list[str]:
+    """The names of a prompt's rows; the whole prompt comes first."""
+    text = prompt_text(prompt)
+    singles = [f"{place}{character}" for place, character in enumerate(text[: -window - 1 : -1])]
+    return [f"={text}", "", *singles, *map("&".join, combinations(singles, 2))]
+
+
+def answer_features(text: str, window: int) -> list[str]:
+    """The names of an answer's columns."""
+    return [f"={text}", *_places("<", text[:window]), *_places(">", text[: -window - 1 : -1])]
+
+
 # ── tables ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _matrix(rows: Sequence[Sequence[int]]) -> Ints:
     """Rows of unequal length as a matrix, filled up with −1."""
@@ -230,8 +238,7 @@ def _parts(answers: Sequence[str], window: int) -> Ints:
     columns: dict[str, int] = {}
     rows = []
     for text in answers:
-        names = [f"={text}", *_places("<", text[:window]), *_places(">", text[: -window - 1 : -1])]
-        rows.append([columns.setdefault(name, len(columns)) for name in names])
+        rows.append([columns.setdefault(name, len(columns)) for name in answer_features(text, window)])
     return _matrix(rows)
 
 

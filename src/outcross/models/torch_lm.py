@@ -147,6 +147,7 @@ class TorchLM:
         from outcross.train import trainer
         from outcross.train.encode import encode
         from outcross.train.forward import rows_that_fit
+        from outcross.train.policy import PolicyCost
 
         with self._lock:
             source = self._open()
@@ -155,6 +156,7 @@ class TorchLM:
         adapter = trainer.train(
             model,
             rows,
+            PolicyCost(rows, source.device),
             plan=plan,
             seed=seed,
             seen=seen,

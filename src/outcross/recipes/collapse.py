@@ -24,6 +24,7 @@ def collapse(
     tasks_per_round: int | None = None,
     temperature: float = 1.0,
     max_tokens: int = 256,
+    beams: int = 1,
     plan: FitPlan = FitPlan(),
     mix: Mixture | None = None,
     start: Literal["champion", "first", "scratch"] = "champion",
@@ -34,14 +35,14 @@ def collapse(
     *replace* forgets all earlier data (Shumailov et al. 2024; the run file must say `unsafe: true`), *accumulate* keeps every
     generation's (Gerstgrasser et al. 2024), *subsample* draws a set of constant size from all of them (Kazdan et al. 2024). No
     verifier, no floor of real data, no refusal: the gate writes down what it would have decided. A `mix` replaces `history` and the
-    waived floor.
+    waived floor. `beams` above 1 searches for the most likely answers instead of drawing them, as Shumailov et al. did with five.
     """
     if mix is None:
         mix = Mixture(history, Waived("collapse is studied as in the papers, on unverified model output alone"))
     phase = Phase(
         "collapse",
         tasks=All() if tasks_per_round is None else Sample(tasks_per_round),
-        generate=Draw(n, Sampling(temperature, max_tokens=max_tokens)),
+        generate=Draw(n, Sampling(temperature, max_tokens=max_tokens, beams=beams)),
         learn={"policy": Learn(Imitate(require_verified=False), plan, start)},
         mix=mix,
         gate=gate,

@@ -17,10 +17,8 @@ from outcross.verify.judge_pairwise import PairwiseJudge, Reasoning
 from outcross.verify.judge_prompt import Instructions
 
 SL_PLAN = FitPlan(lr=1e-5, epochs=1.0, batch=64, schedule="constant", warmup=0.0)  # §3.2: one epoch, constant rate
-HARMLESS = (
-    "Choose the answer that is less harmful, and does not evade the question.",
-    "Choose the answer that a wise, kind person would give.",
-)
+SL_MIX = {"paper": Mixture(real_floor=0.27), "guarded": Mixture(real_floor=0.5)}  # there 270,592 helpful rows to 731,324 revisions
+HARMLESS = ("Choose the less harmful answer that does not evade the question.", "Choose the answer that a wise, kind person would give.")
 
 
 def constitutional(
@@ -45,16 +43,17 @@ def constitutional(
     """Constitutional AI (arXiv:2212.08073): SL-CAI learns all `steps` revisions beside helpful data (`bench.real`), then RL-CAI learns from
     comparisons by one of `principles`, drawn anew for each label, with reasons first and probabilities clamped to 0.40–0.60 (§4.3).
 
-    verify: what revisions must pass to be learnt; without any they are learnt unverified, as in the paper, and the report says so.
-    comparisons: of people, about helpfulness; the paper learns them in the same preference model. The paper's 16 principles and
-    demonstrations are read from its repository's files (`Constitution`). Assumes a model that follows instructions.
+    verify: what revisions must pass; without any they are learnt unverified, as in the paper. comparisons: of people, about helpfulness; the
+    paper learns them in the same preference model. Its 16 principles and its demonstrations are read from its repository's files
+    (`Constitution`). Differs from the paper: helpful data are people's, and not answers of the model; the divergence is from the first
+    model, and not from SL-CAI's; REINFORCE and not PPO. Assumes a model that follows instructions.
     """
     revise = Phase(
         "sl",
         generate=Revise(1, steps, constitution, draw, keep="revisions"),
         verify=verify,
         learn={"policy": Learn(Imitate(require_verified=bool(verify)), sl_plan)},
-        mix=Mixture(real_floor=0.5) if isinstance(mix, str) else mix,
+        mix=SL_MIX[mix] if isinstance(mix, str) else mix,
     )
     judge = PairwiseJudge(instructions=Instructions(principles=principles), reasoning=reasoning)
     label = reward_phase(judge, comparisons, held_out_pairs, draw, reward_plan)

@@ -13,8 +13,8 @@ from outcross.types import Loss, Sampling
 from outcross.verify.judge_pointwise import PointwiseJudge
 
 PLAN = FitPlan(lr=1e-5, epochs=1.0, batch=128, schedule="constant", warmup=0.0)  # appendix G
-PAPER = Mixture(floor=Waived("the paper mixes in no real data"))  # rows under "pg" are on-policy and never enter history
-GUARDED = Mixture(floor="anchor")
+PAPER = Mixture("replace", Waived("the paper trains on this round's answers alone"))
+GUARDED = Mixture(floor="anchor")  # rows under "pg" are about their round's policy and never enter history
 
 
 def d_rlaif(
@@ -35,8 +35,8 @@ def d_rlaif(
 ) -> Recipe:
     """Direct RLAIF (arXiv:2309.00267 v3 §2.2.2): REINFORCE on (1 − beta) · score − beta · KL to the first model.
 
-    The score is the mean of 1 … 10 by the judge's likelihoods. The paper's baseline is a learned value; here it is the mean of the other
-    answers to the prompt, which needs no second network (`baseline="critic"` asks one). Differs from `rlaif` in having no reward model in
+    The score is the mean of 1 … 10 by the judge's likelihoods, as 0 … 1 (there −1 … 1, which is as half this beta). The paper's baseline is a
+    learned value; here it is the mean of the other answers to the prompt, without a second network (`baseline="critic"` asks one). Differs from `rlaif` in having no reward model in
     between, which goes stale as the policy moves. `judge: policy` in the run file is its same-checkpoint form.
     """
     phase = Phase(

@@ -27,13 +27,13 @@ def reward_phase(
 ) -> Phase:
     """Two answers a task, compared; the reward model learns how probably each is the better one."""
     probes = () if held_out_pairs is None else (PairAccuracy(held_out_pairs),)
-    real = None if comparisons is None else Pairs(comparisons)
+    real = () if comparisons is None else Pairs(comparisons)  # the bench's rows are no comparisons
     return Phase(
         "reward",
         generate=Draw(2, draw),
         verify=(judge,),
         learn={"reward": Learn(Prefer(Loss("bt"), "all", labels="soft"), plan, real=real)},
-        mix=LABELS_ALONE if real is None else BESIDE_PEOPLE,
+        mix=LABELS_ALONE if comparisons is None else BESIDE_PEOPLE,
         probes=probes,
         gate=NonInferior() if probes else Open(),
     )

@@ -13,7 +13,7 @@ from outcross.types import Loss, Sampling
 from outcross.verify.judge_pairwise import PairwiseJudge
 
 PLAN = FitPlan(lr=5e-7, epochs=1.0, batch=64, schedule="linear", warmup=0.1)  # §5.1
-PAPER = Mixture(history="replace", floor=Waived("the paper trains on this round's answers alone"))
+PAPER = Mixture("replace", Waived("the paper trains on this round's answers alone"))
 GUARDED = Mixture(floor="anchor")
 
 
@@ -36,7 +36,8 @@ def sppo(
 
     Each round draws `n` answers to its part of the tasks; the target of the best and the worst is (win rate − ½)/beta, and the reference
     is the policy that drew them. `opponents`: "judge" takes any preference as it is, circles included; "values" makes a Bradley–Terry model of
-    a reward model's numbers, as the released code does. Differs from `iterative_dpo` in the target alone. Assumes a judge that can compare.
+    a judge's numbers, as the released code does of PairRM's (`compute_prob.py`), which also draws at temperature 0.7, top-p 0.9, where the
+    paper has 1.0. The loss is the paper's, twice the code's. Differs from `iterative_dpo` in the target alone. Assumes a judge that can compare.
     """
     phase = Phase(
         "sppo",

@@ -38,7 +38,7 @@ def _sections(found: Audit) -> Iterator[Child]:
     against = [f"against {found.real}" if found.real else "without real data", *(f"evaluated on {name}" for name in found.evals)]
     yield el("p", f"Outcross audit · {found.data} · {' · '.join(against)}", class_="eyebrow")
     yield el("h1", "Would you train on this? ", el("span", found.answer, class_=f"chip {ANSWERS[found.answer]}"))
-    yield el("p", found.headline, class_="verdict")
+    yield el("p", found.headline.replace("`", ""), class_="verdict")
     yield _tiles(found)
     yield from _reasons(found.findings)
     yield from _statistics(found)

@@ -15,7 +15,7 @@ from outcross.report.claim import claim
 from outcross.report.judges import JudgeFound, read_judges
 from outcross.report.record import Count, Manifest, Mixed, RoundRecord, read_manifest, read_metrics, read_round
 from outcross.report.tracks import Track, read_tracks
-from outcross.report.verdict import Tally, sentence
+from outcross.report.verdict import Tally, mostly_length, sentence
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def _summary(run: RunDir, manifest: Manifest, rounds: Sequence[RoundRecord]) -> 
     if not tally.gated and not any("ungated" in heading.lower() for heading in headings):
         headings.append("ungated")
     headings += [line for item in rounds for line in _alarms(item)]
+    headings += mostly_length(tracks)
     return Summary(
         manifest.name,
         run.root,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from outcross.report import numbers as n
 from outcross.report.tracks import Track
 
+RAW, AT_EQUAL_LENGTH = "preference", "preference_at_equal_length"  # names of probes, before their labels
 MOST = 3  # probes named in the sentence; any that got worse are named besides
 
 
@@ -52,6 +53,20 @@ def sentence(tally: Tally, tracks: Sequence[Track]) -> str:
         levels = [f"{n.words(track.probe)} {n.with_unit(track.first.mean, track.unit)}" for track in tracks[:MOST]]
         text += f"; the first model still holds{': ' if levels else ''}{', '.join(levels)}"
     return f"{text[0].upper()}{text[1:]}."
+
+
+def mostly_length(tracks: Sequence[Track]) -> Iterator[str]:
+    """Warnings of win rates that rose, by less than half of it where the answers are equally long (`evaluate/preference`)."""
+    known = {track.probe: track for track in tracks}
+    for track in tracks:
+        apart = known.get(track.probe.replace(RAW, AT_EQUAL_LENGTH, 1)) if not track.probe.startswith(AT_EQUAL_LENGTH) else None
+        if not track.probe.startswith(RAW) or apart is None or track.change is None or apart.change is None:
+            continue
+        if track.change.low is not None and track.change.low > 0 and apart.change.mean < track.change.mean / 2:
+            yield (
+                f"mostly length: {n.words(track.probe)} {n.quantity(track.first.mean, track.unit)} → {n.quantity(track.now.mean, track.unit)}, and "
+                f"{n.quantity(apart.first.mean, track.unit)} → {n.quantity(apart.now.mean, track.unit)} where answers are equally long"
+            )
 
 
 def _rounds(tally: Tally) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +18,7 @@ from outcross.errors import DataError
 from outcross.provenance import digest_of
 
 Row = dict[str, Any]
+_CELL = 2**31 - 1  # characters; the module's own limit is 128 Ki, and documents are longer
 _COMPRESSED = (".gz", ".bz2", ".zst")
 _KNOWN = ".jsonl, .ndjson, .json, .csv, .tsv (plain, .gz, .bz2 or .zst), .parquet, or a folder written by save_to_disk"
 
@@ -50,6 +53,13 @@ def data_files(path: Path) -> list[Path]:
         raise DataError(f"{path} is not a data set written by save_to_disk; {hint}") from None
 
 
+def is_list(path: Path) -> bool:
+    """Whether a JSON file is one list of objects, and not an object a line."""
+    with _opened(path) as file:
+        first = next((line for line in file if line.strip()), b"")
+    return first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+
+
 def content_digest(path: Path, algorithm: str = "blake2b") -> str:
     """Hash over the bytes of a file, or of a folder's data files in order; hexadecimal."""
     return digest_of(data_files(path), algorithm)
@@ -73,7 +83,7 @@ def _rows(path: Path) -> Iterable[Row]:
 def _json(file: IO[bytes]) -> Iterator[Row]:
     """One object a line, or one list of objects over the whole file."""
     with file:
-        first = next((line for line in file if line.strip()), b"")
+        first = next((line for line in file if line.strip()), b"").removeprefix(codecs.BOM_UTF8)
         if first.lstrip().startswith(b"["):
             whole = msgspec.json.decode(first + file.read())
             yield from map(_object, whole)
@@ -96,7 +106,12 @@ def _object(value: Any) -> Row:
 
 def _csv(file: IO[bytes], delimiter: str) -> Iterator[Row]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-        for row in csv.DictReader(text, delimiter=delimiter, strict=True):
+        csv.field_size_limit(_CELL)
+        rows = csv.DictReader(text, delimiter=delimiter, strict=True)
+        twice = [name for name, count in Counter(rows.fieldnames or ()).items() if count > 1]
+        if twice:
+            raise ValueError(f"the heading names {', '.join(map(repr, twice))} more than once; give every column a name of its own")
+        for row in rows:
             if None in row or None in row.values():
                 raise ValueError(f"the next row has not as many cells as the heading: {list(row.values())!r:.100}")
             yield row

@@ -2,116 +2,56 @@
 
 from __future__ import annotations
 
-import logging
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 
 from outcross.errors import ConfigError, ModelError
+from outcross.stages import Model
 from outcross.train.forward import Text
-from outcross.train.losses import loss_function
-from outcross.types import Example, Prompt
+from outcross.train.losses import PAIRED, TARGETED, check_policy_loss
+from outcross.train.refer import Referee
+from outcross.train.rows import Encoder, Rows, check_told, text_of
+from outcross.types import Content, Example
 
-log = logging.getLogger(__name__)
 CHUNK = 2048  # examples encoded in one call of the tokenizer
 
 
-class Encoder(Protocol):
-    """Text to token ids, as the trained model will see it when it samples."""
+def encode(examples: Iterable[Example], encoder: Encoder, max_length: int, reference: Model | None = None) -> Rows:
+    """Encode all examples, in order, with what `reference` thinks of those whose loss compares with it: asked once, 4 bytes a token kept.
 
-    def prompts(self, prompts: Sequence[Prompt], /) -> list[list[int]]: ...
-    def completions(self, texts: Sequence[str], /) -> list[list[int]]:
-        """Ids of each text followed by the end token."""
-
-
-@dataclass
-class Rows:
-    """Encoded examples: 4 bytes a token, plus identifiers. `skipped` names those longer than the limit."""
-
-    ids: list[str] = field(default_factory=list)
-    weights: list[float | tuple[float, ...]] = field(default_factory=list)
-    losses: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    depth: int = 0
-    longest: int = 0
-    _tokens: array[int] = field(default_factory=lambda: array("i"))
-    _starts: array[int] = field(default_factory=lambda: array("i"))
-    _ends: array[int] = field(default_factory=lambda: array("q", [0]))
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def add(self, example: Example, prompt: list[int], completion: list[int]) -> None:
-        """Append one example. Raises `ModelError` if its weights do not match its tokens."""
-        weight = example.weight
-        if isinstance(weight, tuple) and len(weight) != len(completion):
-            raise ModelError(
-                f"example {example.id} has {len(weight)} weights for {len(completion)} completion tokens (end token included); "
-                "give one number, or one per token"
-            )
-        self.ids.append(example.id)
-        self.weights.append(weight)
-        self.losses.append(example.loss.name)
-        self._tokens.extend(prompt)
-        self._tokens.extend(completion)
-        self._starts.append(len(prompt))
-        self._ends.append(len(self._tokens))
-        self.longest = max(self.longest, len(prompt) + len(completion))
-        self.depth = max(self.depth, example.origin.depth)
-
-    def length(self, row: int) -> int:
-        """Tokens of a row, prompt and completion."""
-        return self._ends[row + 1] - self._ends[row]
-
-    def tokens(self, row: int) -> int:
-        """Completion tokens of a row, end token included."""
-        return self.length(row) - self._starts[row]
-
-    def text(self, row: int) -> Text:
-        """The token ids of a row."""
-        return Text(self._tokens[self._ends[row] : self._ends[row + 1]], self._starts[row])
-
-
-def encode(examples: Iterable[Example], encoder: Encoder, max_length: int) -> Rows:
-    """Encode all examples, in order.
-
-    One longer than `max_length` tokens is skipped and named, never cut: a cut answer teaches not to stop. Raises
-    `ModelError` if nothing is left, or if a completion is not text; `ConfigError` for an unknown loss.
+    One longer than `max_length` tokens is skipped and named, never cut: a cut answer teaches not to stop. One of "nll" without an
+    answer is skipped too, which would teach to say nothing, and a pair of equal answers, which has no gradient. Raises `ModelError` if nothing is left, or if a completion is not text;
+    `ConfigError` for an unknown loss.
     """
-    rows, longest = Rows(), 0
-    for chunk in _chunks(examples):
+    rows, longest, referee = Rows(), 0, Referee(encoder, max_length, reference)
+    for chunk in chunks(examples):
         prompts = encoder.prompts([example.prompt for example in chunk])
-        completions = encoder.completions([_completion(example) for example in chunk])
-        for example, prompt, completion in zip(chunk, prompts, completions, strict=True):
-            loss_function(example.loss.name)
-            length = len(prompt) + len(completion)
+        completions = encoder.completions([text_of(example, example.completion) for example in chunk])
+        rejected = encoder.completions([text_of(example, _rejected(example)) for example in chunk])
+        kept: list[tuple[int, Example]] = []
+        for example, prompt, completion, other in zip(chunk, prompts, completions, rejected, strict=True):
+            _check(example, len(completion))
+            length = len(prompt) + max(len(completion), len(other) if example.loss.name in PAIRED else 0)
             longest = max(longest, length)
-            if length > max_length:
-                rows.skipped.append(example.id)
-            else:
-                rows.add(example, prompt, completion)
-    if not rows.ids and rows.skipped:
-        raise ModelError(
-            f"all {len(rows.skipped)} examples are longer than max_length = {max_length} tokens (the longest has {longest}); raise max_length"
-        )
-    if not rows.ids:
-        raise ModelError("there is no example to learn from; check what the curators dropped and the mixture's budget")
-    if rows.skipped:
-        log.warning(
-            "%d of %d examples are longer than %d tokens and are not learnt from (never cut: a cut answer teaches not to stop)",
-            len(rows.skipped),
-            len(rows) + len(rows.skipped),
-            max_length,
-        )
+            if reason := _left_out(example, length, max_length):
+                rows.skip(example, reason)
+                continue
+            kept.append((len(rows), example))
+            rows.add(example, prompt, completion)
+            if example.loss.name in PAIRED:
+                rows.others[len(rows) - 1] = Text(array("i", [*prompt, *other]), len(prompt))
+                rows.longest = max(rows.longest, length)
+        referee.ask(rows, kept)
+    referee.finish()
+    check_told(rows, longest, max_length)
     return rows
 
 
-def optimiser_steps(count: int, batch: int, epochs: float, seed: int) -> list[list[int]]:
-    """Which rows each optimiser step sees: a fresh permutation of all `count` rows per epoch, cut into batches.
+def optimiser_steps(count: int, batch: int, epochs: float, seed: int, *, shuffle: bool = True) -> list[list[int]]:
+    """Which rows each optimiser step sees: a fresh permutation of all `count` rows per epoch, or their own order, cut into batches.
 
     The last batch of an epoch may be smaller; a fraction of an epoch takes that share of its permutation, at least one row.
     """
@@ -121,19 +61,44 @@ def optimiser_steps(count: int, batch: int, epochs: float, seed: int) -> list[li
     left = max(1, round(epochs * count))
     steps: list[list[int]] = []
     while left:
-        order = rng.permutation(count)[:left].tolist()
+        order = (rng.permutation(count) if shuffle else np.arange(count))[:left].tolist()
         steps += [order[i : i + batch] for i in range(0, len(order), batch)]
         left -= len(order)
     return steps
 
 
-def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
+def chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """As many at once as the tokenizer takes."""
     iterator = iter(examples)
     while chunk := list(islice(iterator, CHUNK)):
         yield chunk
 
 
-def _completion(example: Example) -> str:
-    if not isinstance(example.completion, str):
-        raise ModelError(f"example {example.id} has a completion that is not text; a language model learns text only")
-    return example.completion
+def _left_out(example: Example, length: int, max_length: int) -> str:
+    """Why an example is not learnt from; empty when it is."""
+    if example.loss.name == "nll" and not example.completion:
+        return "empty"
+    if example.loss.name in PAIRED and example.rejected == example.completion:
+        return "equal"
+    return "long" if length > max_length else ""
+
+
+def _check(example: Example, tokens: int) -> None:
+    """Raises `ConfigError` for a loss that cannot be, `ModelError` for an example that lacks what its loss reads."""
+    loss = example.loss
+    check_policy_loss(loss)
+    if loss.name in PAIRED and example.rejected is None:
+        raise ModelError(f"example {example.id} has the loss {loss.name!r} and no rejected answer; pairs have two")
+    if loss.name in TARGETED and not (isinstance(example.target, float | int) and 0 <= example.target <= 1):
+        raise ModelError(f"example {example.id} has the loss {loss.name!r} and the target {example.target}; give a number from 0 to 1")
+    if loss.name not in ("nll", "pg") and isinstance(example.weight, tuple):
+        raise ModelError(f"example {example.id} has a weight per token; the loss {loss.name!r} takes one per example")
+    if loss.clip is not None and len(example.old_log_probs) != tokens:
+        raise ModelError(
+            f"example {example.id} has {len(example.old_log_probs)} old_log_probs for {tokens} completion tokens (end token included); "
+            "clipping needs one per token: leave clip out, or keep to finished answers"
+        )
+
+
+def _rejected(example: Example) -> Content:
+    return example.rejected if example.loss.name in PAIRED and example.rejected is not None else ""

@@ -50,14 +50,16 @@ def pad(texts: Sequence[Text], device: torch.device) -> Batch:
 
 
 def log_probs(model: Any, batch: Batch) -> Tensor:
-    """Natural log-probability of each token given those before it, (rows, length − 1 − first), in float32.
+    """Natural log-probability of each token given those before it, (rows, length − 1 − first), in float32 or the float64
+    of a model that computes in it.
 
     Logits are computed for completion columns only: with large vocabularies they are what fills the memory.
     """
     keep = torch.arange(batch.first, batch.ids.shape[1] - 1, device=batch.ids.device)
     logits = model(input_ids=batch.ids[:, :-1], use_cache=False, logits_to_keep=keep).logits
     targets = batch.ids[:, batch.first + 1 :]
-    return -functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
+    precise = logits if logits.dtype is torch.float64 else logits.float()
+    return -functional.cross_entropy(precise.transpose(1, 2), targets, reduction="none")
 
 
 def rows_that_fit(config: Any, length: int, device: torch.device) -> int:

@@ -1,22 +1,21 @@
 """Losses as pure functions on log-probabilities; the trainer picks one by `Loss.name`.
 
-Every function takes natural log-probabilities of completion tokens and their weights, both of shape (rows, columns),
-where weights are zero on padding, and gives a *sum*. The trainer divides that sum by the number of completion tokens in
-the whole optimiser batch, so that neither the micro-batch nor gradient accumulation changes what is learnt.
+`nll` and `pg` take natural log-probabilities of completion tokens, (rows, columns), and weights that are zero on padding. The others take one
+number a row: `chosen` and `rejected` are log π/π_ref of whole completions, *summed* over tokens unless they say otherwise. All give a *sum*.
+The trainer divides that of `nll` by the completion tokens of its rows in the optimiser batch and any other by its rows, so that neither
+the micro-batch nor gradient accumulation changes what is learnt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outcross.errors import ConfigError, did_you_mean
+from outcross.types import Loss
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
 def nll(log_probs: Tensor, weights: Tensor) -> Tensor:
@@ -28,11 +27,132 @@ def nll(log_probs: Tensor, weights: Tensor) -> Tensor:
     return -(weights * log_probs).sum()
 
 
-LOSSES: Mapping[str, LossFunction] = MappingProxyType({"nll": nll})
+def pg(
+    log_probs: Tensor,
+    weights: Tensor,
+    mask: Tensor,
+    *,
+    reference: Tensor | None = None,
+    old: Tensor | None = None,
+    beta: float = 0.0,
+    clip: float | None = None,
+) -> Tensor:
+    """REINFORCE: L = − Σ_t G_t log π(y_t), where G = (1 − β) w − β Σ_t log π/π_ref has no gradient; its mean gradient is that of
+    −E[(1 − β) w] + β KL(π‖π_ref) (RLAIF, arXiv:2309.00267 A.3). `weights` are advantages: nothing is divided by a deviation.
+
+    With `clip` and the log-probabilities `old` under the policy that drew: L = − Σ_t min(ρ_t G_t, clamp(ρ_t, 1 ± clip) G_t),
+    ρ = π/π_old (PPO, arXiv:1707.06347 equation 7).
+    """
+    gain = weights
+    if beta and reference is not None:
+        ratio = ((log_probs - reference) * mask).sum(1, keepdim=True)
+        gain = ((1 - beta) * weights - beta * ratio.detach()) * mask
+    if clip is None or old is None:
+        return -(gain * log_probs).sum()
+    moved = ((log_probs - old) * mask).exp()
+    return -(moved * gain).minimum(moved.clamp(1 - clip, 1 + clip) * gain).sum()
 
 
-def loss_function(name: str) -> LossFunction:
-    """The loss of that name. Raises `ConfigError` for one that a language model cannot be trained with."""
-    if name not in LOSSES:
-        raise ConfigError(f"a language model cannot be trained with the loss {name!r}; {did_you_mean(name, LOSSES)}")
-    return LOSSES[name]
+def dpo(chosen: Tensor, rejected: Tensor, weights: Tensor, beta: float = 0.1) -> Tensor:
+    """L = − Σ w log σ(β (chosen − rejected)) (arXiv:2305.18290 equation 7)."""
+    from torch.nn.functional import logsigmoid
+
+    return -(weights * logsigmoid(beta * (chosen - rejected))).sum()
+
+
+def ipo(chosen: Tensor, rejected: Tensor, weights: Tensor, beta: float = 0.1) -> Tensor:
+    """L = Σ w (chosen − rejected − 1/(2β))² (arXiv:2310.12036 equation 17, τ = β). The paper sums log-ratios over tokens; trl takes their
+    mean, which is `Loss.form` "trl"."""
+    return (weights * (chosen - rejected - 1 / (2 * beta)).square()).sum()
+
+
+def sppo(chosen: Tensor, target: Tensor, weights: Tensor, beta: float = 1e-3) -> Tensor:
+    """L = Σ w (chosen − (P − ½)/β)², P = `target` the win rate against the reference (arXiv:2405.00675 equation 4.4, η = 1/β).
+
+    trl's `sppo_hard` is this on the better answer with P = 1 and on the worse with P = 0, added up.
+    """
+    return (weights * (chosen - (target - 0.5) / beta).square()).sum()
+
+
+def kto(chosen: Tensor, target: Tensor, divergence: Tensor, weights: Tensor, beta: float = 0.1) -> Tensor:
+    """L = Σ w (1 − σ(±β (chosen − z))), plus where `target` is 1 (good) and minus where it is 0 (arXiv:2402.01306 equation 8).
+
+    `divergence`: z, the mean log π/π_ref of mismatched answers, not below 0 and without a gradient, as trl estimates it.
+    """
+    sign = 2 * target - 1
+    return (weights * (1 - (sign * beta * (chosen - divergence)).sigmoid())).sum()
+
+
+def bt(chosen: Tensor, rejected: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Of two rewards: L = − Σ w [p log σ(Δ) + (1 − p) log σ(−Δ)], Δ = chosen − rejected, p = `target` the probability that `chosen` is
+    better (RLAIF, arXiv:2309.00267 §2.2). It is stationary at σ(Δ) = p."""
+    from torch.nn.functional import logsigmoid
+
+    gap = chosen - rejected
+    return -(weights * (target * logsigmoid(gap) + (1 - target) * logsigmoid(-gap))).sum()
+
+
+def value(values: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """L = Σ w (V − Z)², for a learned value (arXiv:2309.00267 A.3)."""
+    return (weights * (values - target).square()).sum()
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the losses of some rows are made of. By column: `log_probs`, `reference`, `old`, `weights`, `mask` of completions, and `other`,
+    `other_reference`, `other_mask` of rejected ones. By row: `target`. `divergence` is KTO's. What a loss does not read may be anything."""
+
+    log_probs: Tensor
+    reference: Tensor
+    old: Tensor
+    weights: Tensor
+    mask: Tensor
+    other: Tensor
+    other_reference: Tensor
+    other_mask: Tensor
+    target: Tensor
+    row_weights: Tensor
+    divergence: Tensor
+
+
+def total(loss: Loss, terms: Terms) -> Tensor:
+    """The summed loss of rows that share `loss`."""
+    if loss.name == "nll":
+        return nll(terms.log_probs, terms.weights)
+    if loss.name == "pg":
+        old = terms.old if loss.clip is not None else None
+        return pg(terms.log_probs, terms.weights, terms.mask, reference=terms.reference, old=old, beta=loss.beta or 0.0, clip=loss.clip)
+    chosen = log_ratio(terms.log_probs, terms.reference, terms.mask, mean=loss.form == "trl" and loss.name == "ipo")
+    if loss.name == "sppo":
+        return sppo(chosen, terms.target, terms.row_weights, 1e-3 if loss.beta is None else loss.beta)
+    beta = 0.1 if loss.beta is None else loss.beta
+    if loss.name == "kto":
+        return kto(chosen, terms.target, terms.divergence, terms.row_weights, beta)
+    rejected = log_ratio(terms.other, terms.other_reference, terms.other_mask, mean=loss.form == "trl" and loss.name == "ipo")
+    return (dpo if loss.name == "dpo" else ipo)(chosen, rejected, terms.row_weights, beta)
+
+
+def log_ratio(log_probs: Tensor, reference: Tensor, mask: Tensor, *, mean: bool = False) -> Tensor:
+    """log π/π_ref of each completion, (rows,): summed over its tokens, or their mean."""
+    found = ((log_probs - reference) * mask).sum(1)
+    return found / mask.sum(1) if mean else found
+
+
+POLICY_LOSSES = ("nll", "pg", "dpo", "ipo", "sppo", "kto")
+PAIRED = frozenset({"dpo", "ipo"})
+TARGETED = frozenset({"sppo", "kto"})
+
+
+def refers(loss: Loss) -> bool:
+    """Whether it looks at a reference model."""
+    return loss.name in ("dpo", "ipo", "sppo", "kto") or (loss.name == "pg" and bool(loss.beta))
+
+
+def check_policy_loss(loss: Loss) -> None:
+    """Raises `ConfigError` for a loss that a language model cannot be trained with."""
+    if loss.name not in POLICY_LOSSES:
+        raise ConfigError(f"a language model cannot be trained with the loss {loss.name!r}; {did_you_mean(loss.name, POLICY_LOSSES)}")
+    if loss.beta is not None and not (loss.beta > 0 or (loss.name == "pg" and loss.beta == 0)):
+        raise ConfigError(f"the loss {loss.name!r} has beta = {loss.beta:g}; give a number above 0")
+    if loss.clip is not None and not 0 < loss.clip < 1:
+        raise ConfigError(f"the loss {loss.name!r} has clip = {loss.clip:g}; give a number between 0 and 1, or none")

@@ -207,7 +207,7 @@ class Reinforce(Stage):
     peers: who shares a baseline: the samples of the same `task`; of the same `seat` of all tasks, for games; of the same `subgroup`, a
         kind of task; or the whole `round`.
 
-    A sample without peers, and one whose advantage is 0, teaches nothing and is left out.
+    A sample without peers, and one whose advantage is 0, teaches nothing and is left out, as is one that was cut off; its value counts for its peers.
     """
 
     loss: Loss = Loss("pg")
@@ -237,7 +237,7 @@ class Reinforce(Stage):
         """Values added up, and how many they are, by who shares a baseline."""
         sums: dict[str, tuple[float, int]] = {}
         for group in groups:
-            for sample in _rated(group):
+            for sample in _valued(group):
                 total, count = sums.get(self._peer(group, sample), (0.0, 0))
                 sums[self._peer(group, sample)] = (total + _value(sample), count + 1)
         return sums
@@ -274,7 +274,13 @@ class Reinforce(Stage):
 
 # ── rows ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _rated(group: Group) -> list[Sample]:
-    """The samples that passed or failed and have a value: what broke, was abstained on or never looked at teaches nothing."""
+    """The whole answers that passed or failed and have a value: what broke, was abstained on or never looked at teaches nothing, and one that
+    was cut off would teach an end that it never came to."""
+    return [item for item in _valued(group) if item.turns[-1].completion.finished]
+
+
+def _valued(group: Group) -> list[Sample]:
+    """The same with answers that were cut off: they count where others are compared with them."""
     return [item for item in group.samples if item.turns and not item.error and item.verdict in ("pass", "fail") and item.value is not None]
 
 

@@ -11,10 +11,10 @@ import math
 import random
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -26,10 +26,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from outcross.errors import ModelError
 from outcross.stages import FitPlan, Seen
 from outcross.train.adapter import Adapter, taken
-from outcross.train.encode import Rows, optimiser_steps
-from outcross.train.forward import Batch, is_out_of_memory, log_probs, pad
-from outcross.train.losses import loss_function
+from outcross.train.encode import optimiser_steps
+from outcross.train.forward import is_out_of_memory
 from outcross.train.machine import Lora
+from outcross.train.rows import Rows
 
 
 def learning_rate_factor(step: int, *, steps: int, plan: FitPlan) -> float:
@@ -49,6 +49,16 @@ def learning_rate_factor(step: int, *, steps: int, plan: FitPlan) -> float:
     return 1.0
 
 
+class Cost(Protocol):
+    """What rows of a step add to its loss. `chosen` and `step` are places in the trainer's rows."""
+
+    def ahead(self, model: Any, step: Sequence[int], micro_batch: int) -> Tensor:
+        """What must be known of the whole step before its first micro-batch; no gradient."""
+
+    def of(self, model: Any, chosen: Sequence[int], step: Sequence[int], ahead: Tensor) -> Tensor:
+        """What `chosen`, some rows of a step, add: added up over the step, its loss, however it was cut up."""
+
+
 class _Order(TrainerCallback):  # type: ignore[misc]
     """Reports each optimiser step's examples once the step has been taken."""
 
@@ -61,18 +71,28 @@ class _Order(TrainerCallback):  # type: ignore[misc]
 
 
 class OutcrossTrainer(Trainer):  # type: ignore[misc]
-    """Trains on encoded rows in a given order. Loss by name; gradients clipped to norm 1.
+    """Trains on encoded rows in a given order. `cost` gives the losses; gradients clipped to norm 1.
 
     Raises `ModelError` when a loss or gradient is not finite, naming step and examples, and when one single row does
     not fit into memory.
     """
 
     def __init__(
-        self, model: Any, args: Any, *, rows: Rows, steps: list[list[int]], plan: FitPlan, seen: Seen, micro_batch: int, autocast: bool
+        self,
+        model: Any,
+        args: Any,
+        *,
+        rows: Rows,
+        cost: Cost,
+        steps: list[list[int]],
+        plan: FitPlan,
+        seen: Seen,
+        micro_batch: int,
+        autocast: bool,
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=steps, callbacks=[_Order(rows, steps, seen)])
         self.remove_callback(PrinterCallback)
-        self.rows, self.steps, self.plan = rows, steps, plan
+        self.rows, self.cost, self.steps, self.plan = rows, cost, steps, plan
         self.micro_batch = micro_batch
         self.autocast = partial(torch.autocast, args.device.type, dtype=torch.bfloat16, enabled=autocast)
 
@@ -105,40 +125,20 @@ class OutcrossTrainer(Trainer):  # type: ignore[misc]
 
     def _accumulate(self, model: Any, inputs: list[int]) -> Tensor | None:
         """The step's loss with gradients added up over micro-batches; None if memory ran out."""
-        tokens = sum(self.rows.tokens(row) for row in inputs)
         order = sorted(inputs, key=self.rows.length)
-        total = torch.zeros((), device=self.args.device)
+        found = torch.zeros((), device=self.args.device)
         try:
+            with self.autocast():
+                ahead = self.cost.ahead(model, order, self.micro_batch)
             for start in range(0, len(order), self.micro_batch):
-                total += self._micro_step(model, order[start : start + self.micro_batch], tokens)
+                with self.autocast():
+                    part = self.cost.of(model, order[start : start + self.micro_batch], inputs, ahead)
+                part.backward()
+                found += part.detach()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             return None
-        return total
-
-    def _micro_step(self, model: Any, chosen: list[int], tokens: int) -> Tensor:
-        batch = pad([self.rows.text(row) for row in chosen], self.args.device)
-        weights = self._weights(chosen, batch)
-        with self.autocast():
-            found = log_probs(model, batch)
-        total = torch.zeros((), device=found.device)
-        for name in dict.fromkeys(self.rows.losses[row] for row in chosen):
-            mine = [index for index, row in enumerate(chosen) if self.rows.losses[row] == name]
-            part = slice(None) if len(mine) == len(chosen) else mine
-            total = total + loss_function(name)(found[part], weights[part])
-        loss = total / tokens
-        loss.backward()
-        return loss.detach()
-
-    def _weights(self, chosen: list[int], batch: Batch) -> Tensor:
-        """Weights by column, zero outside the completions."""
-        scalars = [weight if isinstance(weight, float | int) else 0.0 for weight in (self.rows.weights[row] for row in chosen)]
-        found = batch.mask * torch.tensor(scalars, dtype=torch.float32, device=batch.mask.device)[:, None]
-        for index, row in enumerate(chosen):
-            weight = self.rows.weights[row]
-            if isinstance(weight, tuple):
-                found[index, batch.mask[index]] = torch.tensor(weight, device=found.device)
         return found
 
     def _clip_grad_norm(self, model: Any) -> Tensor:
@@ -170,12 +170,14 @@ class OutcrossTrainer(Trainer):  # type: ignore[misc]
 def train(
     model: Any,
     rows: Rows,
+    cost: Cost,
     *,
     plan: FitPlan,
     seed: int,
     seen: Seen,
     micro_batch: int,
     lora: Lora | None = None,
+    task: Literal["CAUSAL_LM", "SEQ_CLS"] = "CAUSAL_LM",
     autocast: bool = False,
     checkpointing: bool = False,
 ) -> Adapter | None:
@@ -184,10 +186,10 @@ def train(
     A fresh AdamW, the plan's schedule, gradient norm clipped to 1. Equal arguments give bitwise equal weights on a CPU
     with a fixed number of threads. The process's random generators are left as they were. Raises `ModelError`.
     """
-    steps = optimiser_steps(len(rows), plan.batch, plan.epochs, seed)
+    steps = optimiser_steps(len(rows), plan.batch, plan.epochs, seed, shuffle=plan.shuffle)
     use_cache = model.config.use_cache
     with tempfile.TemporaryDirectory() as folder, _own_randomness(seed, model.device):
-        learner = model if lora is None else _adapted(model, lora)
+        learner = model if lora is None else _adapted(model, lora, task)
         if checkpointing:
             learner.enable_input_require_grads()
             learner.activation_checkpointing_enable()
@@ -195,6 +197,7 @@ def train(
             learner,
             _arguments(folder, model, plan, len(steps), seed),
             rows=rows,
+            cost=cost,
             steps=steps,
             plan=plan,
             seen=seen,
@@ -264,8 +267,8 @@ def _restore_random_state(state: tuple[Tensor, Tensor | None], device: torch.dev
         torch.cuda.set_rng_state(state[1], device)
 
 
-def _adapted(model: Any, lora: Lora) -> Any:
-    """`model` with fresh low-rank adapters, the only part that learns."""
+def _adapted(model: Any, lora: Lora, task: str) -> Any:
+    """`model` with fresh low-rank adapters: with the head of a classifier, the only part that learns."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -273,7 +276,7 @@ def _adapted(model: Any, lora: Lora) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets) or "all-linear",
-        task_type="CAUSAL_LM",
+        task_type=task,
     )
     with warnings.catch_warnings():  # peft 0.21 still asks for the name that transformers 5.23 deprecates
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from outcross.errors import ConfigError, GuardError
 from outcross.gate.harm import Harm, harm
@@ -49,6 +49,9 @@ class Alarms(Stage):
         spending function: Lan & DeMets, Biometrika 70, 1983) and, within a round, over its tests by the union bound (Dunn, JASA 56,
         1961). Both hold however probes and rounds depend on each other. In the first round, and in others after it where nothing has been
         promoted, the two tests are one.
+    tolerance: the share of its margin by which a probe must be shown to be worse, at the least (a test of a minimum effect: Murphy & Myors,
+        Journal of Applied Psychology 84, 1999). Two models that were trained apart are never quite alike, and a paired test of losses tells
+        even a fiftieth of a margin; 0 asks for any loss at all.
     ladder: what follows; the strongest rung that is reached counts, and each action includes those before it: a note on the record, a
         warning that heads the report, a higher floor of real data in the rounds that follow, a stop once the round's record is complete
         (which promotes nothing and can be resumed), and a return to the last champion whose own round raised no warning.
@@ -63,8 +66,12 @@ class Alarms(Stage):
     probes: tuple[Probe, ...] = ()
     step: float = 0.1
     most: float = 0.95
+    tolerance: float = 0.05
+    version: ClassVar[str] = "2"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise ConfigError(f"alarms have tolerance={self.tolerance:g}; it is a share of each probe's margin, from 0 up to 1")
         if not (0 < self.alpha < 1 and 0 < self.step < 1 and 0 < self.most <= 1):
             raise ConfigError(f"alarms have alpha={self.alpha:g}, step={self.step:g}, most={self.most:g}; each is a share between 0 and 1")
         if not self.ladder:
@@ -97,7 +104,7 @@ class Alarms(Stage):
             found = harm(candidate, other, alpha)
         except GuardError as error:
             return Alarm(candidate.probe, against, 0.0, 0.0, 0.0, alpha, "note", f"not tested: {error}", 0)
-        if not found.shown:
+        if not found.high < -self.tolerance * margin:
             return None
         rounds = 1 + _in_a_row(candidate.probe, before)
         reached = [rung.action for rung in self.ladder if -found.change >= rung.margins * margin and rounds >= rung.rounds]
