@@ -8,10 +8,12 @@ from outcross.errors import ConfigError, did_you_mean
 from outcross.lab import experiments as run
 from outcross.lab import rules
 from outcross.lab.claim import Claim, exact
-from outcross.lab.claims_refit import ALONE, GERSTGRASSER, KAZDAN, MIXED, SHUMAILOV
+from outcross.lab.claims_cited import CITED
+from outcross.lab.claims_refit import ALONE, MIXED
 
 FENG = "Feng et al., arXiv:2406.07515"
 WYLLIE = "Wyllie et al., arXiv:2403.07857"
+SEVENTY = "“At least 70 % real”, folklore"
 ALPHAPROOF = "Hubert et al., Nature 2025, AlphaProof"
 ABSOLUTE_ZERO = "Zhao et al., arXiv:2505.03335"
 
@@ -25,6 +27,7 @@ _VERIFYING = (
         "share of wrong labels at which a linear classifier turns over; nothing filtered",
         run.transition(1.0, 1.0),
         replicates=2_000,
+        seconds=1.5,
     ),
     Claim(
         "verification-weak",
@@ -35,6 +38,7 @@ _VERIFYING = (
         "the same with φ = 0.9, ψ = 0.3: 0.75",
         run.transition(0.9, 0.3),
         replicates=2_000,
+        seconds=1.5,
     ),
     Claim(
         "verification-strong",
@@ -45,6 +49,7 @@ _VERIFYING = (
         "the same with φ = 0.7, ψ = 0.05: 0.933",
         run.transition(0.7, 0.05),
         replicates=2_000,
+        seconds=1.5,
     ),
     Claim(
         "minority-temperature",
@@ -63,6 +68,61 @@ _VERIFYING = (
         "identity",
         "2q(1 − q)(1 − 1/M)^g: two groups stay mixed, M = 100, 10 rounds at τ = 1",
         run.two_groups,
+    ),
+    Claim(
+        "minority-floor",
+        WYLLIE,
+        "derived",
+        None,
+        "identity",
+        "the same 10 % group after 4 rounds at τ = 0.8 when 70 % of the rows are real",
+        run.floored_minority,
+    ),
+    Claim(
+        "worst-group-unguarded",
+        WYLLIE,
+        "derived",
+        None,
+        "identity",
+        "Σ 1/(M q_g): squared error of the minority's mean after 4 rounds at τ = 0.8, 20,000 rows a round, none real",
+        run.worst_group,
+        replicates=60_000,
+    ),
+    Claim(
+        "worst-group-guarded",
+        WYLLIE,
+        "derived",
+        None,
+        "direction",
+        "the minority's error after 4 rounds at τ = 0.8 is larger without real rows than with 70 %",
+        run.guarded_worst_group,
+    ),
+)
+
+_SHARES = (
+    *(
+        Claim(
+            f"real-share-{name}",
+            SEVENTY,
+            "no primary source; derived",
+            None,
+            "identity",
+            f"M·E μ² after 30 fits with {share * 100:.0f} % fresh real rows, M = 20 (1: real rows alone; 30: none)",
+            run.real_share(share),
+            replicates=160_000,
+            seconds=1.5,
+        )
+        for name, share in (("ten", 0.1), ("thirty", 0.3), ("seventy", 0.7))
+    ),
+    Claim(
+        "real-share-no-step-at-seventy",
+        SEVENTY,
+        "no primary source; derived",
+        None,
+        "direction",
+        "the error falls more from 30 to 40 % real rows than from 60 to 70 %: 70 % is no threshold",
+        run.gains((0.3, 0.4), (0.6, 0.7)),
+        seconds=1.0,
     ),
 )
 
@@ -105,35 +165,7 @@ _RULES = (
     ),
 )
 
-_CITED = (
-    Claim(
-        "opt-125m-fine-tuned",
-        SHUMAILOV,
-        "language models, wikitext-2",
-        34.0,
-        "cited",
-        "perplexity of OPT-125m fine-tuned on real data; needs OPT-125m",
-    ),
-    Claim(
-        "tinystories-gpt2-replace",
-        GERSTGRASSER,
-        "Table 2",
-        2.91,
-        "cited",
-        "test loss of a 9M GPT-2 after 10 replaced rounds on all of TinyStories; needs 470M tokens a round",
-    ),
-    Claim("tinystories-gpt2-accumulate", GERSTGRASSER, "Table 2", 1.74, "cited", "the same after 4 accumulated rounds"),
-    Claim(
-        "gemma-cardinality",
-        KAZDAN,
-        "cardinality against proportion",
-        0.59,
-        "cited",
-        "R² of the count of real rows for Gemma-2 on HelpSteer2; needs 2B to 27B models",
-    ),
-)
-
-CLAIMS: tuple[Claim, ...] = (*ALONE, *MIXED, *_VERIFYING, *_RULES, *_CITED)
+CLAIMS: tuple[Claim, ...] = (*ALONE, *MIXED, *_VERIFYING, *_SHARES, *_RULES, *CITED)
 
 
 def find(names: Sequence[str]) -> tuple[Claim, ...]:

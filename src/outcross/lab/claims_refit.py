@@ -36,6 +36,7 @@ ALONE = (
         "3/2 Σ 1/M_i: E W₂² to the real law after 11 fits, M = 100",
         run.normal(gaussian.wasserstein_exact([100] * 11), gaussian.wasserstein, 100, 11),
         replicates=150_000,
+        seconds=3.0,
     ),
     Claim(
         "gaussian-collapse",
@@ -55,6 +56,7 @@ ALONE = (
         "E W₂² stays bounded when M_i = 10·i² (6 fits)",
         run.normal(gaussian.wasserstein_exact(GROWING), gaussian.wasserstein, 10, 6, Grow(2)),
         replicates=80_000,
+        seconds=1.2,
     ),
     Claim(
         "gaussian-maximum-likelihood",
@@ -73,6 +75,7 @@ ALONE = (
         "identity",
         "k d/M + k d(d + 1)/4M: E W₂², d = 3, k = 3 fits, M = 300",
         run.vector_distance,
+        seconds=1.6,
     ),
     Claim(
         "absorption-half",
@@ -112,6 +115,7 @@ ALONE = (
         "identity",
         "(1 − 1/M)ᵗ: total variance of a mixture of two, M = 100, 20 fits",
         run.mixture_variance(100, 20),
+        seconds=2.7,
     ),
 )
 
@@ -142,6 +146,7 @@ MIXED = (
         "identity",
         "σ²d/(T − d − 1) Σ 1/i: the same, only synthetic rows, i·T of them in round i",
         run.regression_error(Grow(), regression.grown),
+        seconds=2.0,
     ),
     Claim(
         "kazdan-regression-below-replace",
@@ -172,6 +177,7 @@ MIXED = (
         "E σ² → sin(π/√n)/(π/√n): accumulate, n = 10 rows a round, 100 rounds",
         run.normal(gaussian.variance_accumulated_limit(10), gaussian.variance, 10, 100, Accumulate(), Normal(unbiased=False)),
         replicates=40_000,
+        seconds=1.3,
     ),
     Claim(
         "kazdan-gaussian-subsample",
@@ -199,6 +205,17 @@ MIXED = (
         "identity",
         "E σ² with 30 % fixed real rows, n = 30, 10 rounds",
         run.variance_under(Fixed(0.3), 30, 10),
+    ),
+    Claim(
+        "kazdan-cardinality",
+        KAZDAN,
+        "cardinality against proportion, derived",
+        None,
+        "direction",
+        "with 50 real rows of 500, error falls more by doubling their number at this share than by doubling the share",
+        run.cardinality,
+        replicates=2_000,
+        seconds=1.0,
     ),
     Claim(
         "kernel-replace",
@@ -255,6 +272,7 @@ MIXED = (
         "identity",
         "1 − (1 − 1/n)^m (1 − S₀): Σ p² of a 1/k law on 50 symbols, 200 draws, 20 rounds",
         run.repetition,
+        seconds=1.0,
     ),
     Claim(
         "strong-collapse-floor",
@@ -265,5 +283,6 @@ MIXED = (
         "regression error with 10 % wrong-model rows, c² = 1, n = 10,000, d = 5",
         run.floor,
         replicates=4_000,
+        seconds=2.9,
     ),
 )

@@ -138,3 +138,53 @@ def variance_under(regime: Replace | Accumulate | Subsample | Fresh | Fixed, siz
     family = Normal(unbiased=False)
     expected = moments.expected(family, regime, size=size, rounds=rounds).variance[-1]
     return normal(float(expected), gaussian.variance, size, rounds, regime, family)
+
+
+def floored_minority(replicates: int, rng: Rng) -> Estimate:
+    found = groups.minority_shares(0.1, 0.8, Fixed(0.7), size=1_000_000, rounds=4, replicates=replicates, rng=rng)
+    return mean(found[:, -1], groups.floored_minority_share(0.1, 0.8, 0.7, 4))
+
+
+def _worst(real: float, replicates: int, rng: Rng) -> Floats:
+    return groups.worst_group_errors(0.1, 0.8, real, size=20_000, rounds=4, replicates=replicates, rng=rng)[:, -1]
+
+
+def worst_group(replicates: int, rng: Rng) -> Estimate:
+    return mean(_worst(0.0, replicates, rng), groups.expected_worst_group_error(0.1, 0.8, size=20_000, rounds=4))
+
+
+def guarded_worst_group(replicates: int, rng: Rng) -> Estimate:
+    return difference(_worst(0.0, replicates, rng), _worst(0.7, replicates, rng))
+
+
+def error_of_mean(share: float, replicates: int, rng: Rng) -> Floats:
+    """M μ² after 30 fits with this share of fresh real rows, M = 20: 1 is what real rows alone give, and 30 what none give."""
+    return 20 * _last(Normal(), Fresh(share), lambda law: law.mean**2, 20, 1 if share == 1 else 30, replicates, rng)
+
+
+def expected_error_of_mean(share: float) -> float:
+    return float(20 * moments.expected(Normal(), Fresh(share), size=20, rounds=30).mean_square[-1])
+
+
+def real_share(share: float) -> Measure:
+    return lambda replicates, rng: mean(error_of_mean(share, replicates, rng), expected_error_of_mean(share))
+
+
+def gains(first: tuple[float, float], second: tuple[float, float]) -> Measure:
+    """By how much more the error falls from one share of real rows to another than between two other shares."""
+
+    def measure(replicates: int, rng: Rng) -> Estimate:
+        (a, b), (c, d) = ([mean(error_of_mean(share, replicates, rng)) for share in pair] for pair in (first, second))
+        error = math.sqrt(sum(one.standard_error**2 for one in (a, b, c, d)))
+        return Estimate(None, (a.ours - b.ours) - (c.ours - d.ours), error)
+
+    return measure
+
+
+def cardinality(replicates: int, rng: Rng) -> Estimate:
+    """The fall of W₂² when the real rows double and their share stays, less that when their share doubles and their number stays."""
+    few, many, purer = (
+        mean(_last(Normal(), Fixed(share), gaussian.wasserstein, size, 30, replicates, rng))
+        for share, size in ((0.1, 500), (0.1, 1000), (0.2, 250))
+    )
+    return Estimate(None, purer.ours - many.ours, math.hypot(purer.standard_error, many.standard_error), note=f"W₂² {few.ours:.3g} before")

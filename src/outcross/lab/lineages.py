@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float64]
 Law = TypeVar("Law")
 Data = TypeVar("Data")
 Summary = TypeVar("Summary")
+Real = TypeVar("Real", np.float32, np.float64)
 
 BLOCK = 1 << 16  # numbers in one block of draws: half a mebibyte
 
@@ -78,7 +79,7 @@ def blocks(replicates: int, floats: int) -> Iterator[int]:
         yield min(most, replicates - done)
 
 
-def subsample_rows(rows: Floats, size: int, rng: np.random.Generator) -> Floats:
+def subsample_rows(rows: npt.NDArray[Real], size: int, rng: np.random.Generator) -> npt.NDArray[Real]:
     """`size` of the rows (n, replicates) without replacement, each replicate its own."""
     keys = rng.random(rows.shape, dtype=np.float32)
     chosen = np.argpartition(keys, size - 1, axis=0)[:size]

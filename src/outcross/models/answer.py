@@ -126,7 +126,7 @@ class Answerer:
     def _search(self, jobs: list[Job]) -> None:
         """The most likely completions of each request, by beam search."""
         self._score_prefixes([job for job in jobs if job.request.prefix])
-        rows = {job: found[0] for job in jobs if (found := self._rows(job))}
+        rows = {job: waiting[0] for job in jobs if (waiting := self._rows(job))}
         slots = self._slots(list(rows.values()))
         for job, found in best(self.model, rows, self.tokens.end_ids, slots):
             for sample, drawn in enumerate(found[: job.request.n]):
