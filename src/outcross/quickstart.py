@@ -1,5 +1,5 @@
 """The quickstart: one small transformer, trained from scratch until more real-only steps no longer help, then the same start in
-several arms with the same number of optimiser rows, with and without the guards.
+several arms with the same number of optimiser rows (less empty answers, which only unverified arms hold), with and without the guards.
 
 Each arm is a run file in the output folder and an ordinary run; this module writes the files, trains the start, runs the arms
 side by side and reads their records. Interrupted, it goes on where it stopped.

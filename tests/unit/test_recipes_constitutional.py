@@ -105,10 +105,10 @@ def test_harm_falls_and_helpfulness_stays(mix: Literal["guarded", "paper"], tmp_
         steps=2,
         draw=Sampling(1.0, max_tokens=8),
         n=6,
-        rounds=2,
+        rounds=3,
         sl_plan=FitPlan(lr=0.004, epochs=1, batch=16, schedule="constant"),
         reward_plan=REWARD,
-        plan=FitPlan(lr=0.5, epochs=2, batch=32, schedule="constant"),
+        plan=FitPlan(lr=0.2, epochs=2, batch=32, schedule="constant"),
         mix=mix,
     )
     both = helpful_only()

@@ -33,7 +33,7 @@ def test_promoted_rounds_say_what_changed_and_what_did_not(tmp_path: Path) -> No
     said = verdict(tmp_path, *FOUR)
     assert said == (
         "Promoted 2 of 4 rounds (1 refused, 1 learnt nothing); pass rate 43.5 % → 69.8 %, "
-        "real loss unchanged (2.32 → 2.31 nats per token), diversity entropy not below real (0.020 → 0.030 nats over real)."
+        "real loss 2.32 → 2.31 nats per token (within its margin), diversity entropy not below real (0.020 → 0.030 nats over real)."
     )
 
 

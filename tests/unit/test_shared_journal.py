@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import urllib.request
 from collections.abc import Iterator
@@ -153,7 +154,9 @@ def test_answers_that_are_there_are_judged_by_another_verifier_without_one_reque
     assert len(old) == len(new) and {name for name, _ in old} != {name for name, _ in new}
     assert {verdict for _, verdict in new} == {"pass", "fail"}
     code, err = call("run", "run.yaml", "--out", "more", "-q", "--journal", "old/responses.db", "--offline", "--recipe.n", "3")
-    assert code == 7 and "offline: at least 40 questions in expert_iteration/0000 to 'policy' from Draw are not in the journal" in err
+    assert code == 7 and re.search(
+        r"offline: at least \d+ questions in expert_iteration/0000 to 'policy' from Draw are not in the journal", err
+    )
     assert "run without --offline" in err and total(address) == asked
     assert call("resume", "more", "-q")[0] == 0 and total(address) > asked  # online, it goes on with the same journal
 

@@ -10,6 +10,7 @@ import typer
 from outcross.cli import (
     audit,
     batch,
+    card,
     clean,
     compare,
     doctor,
@@ -79,6 +80,7 @@ app.command("reproduce", rich_help_panel=TRY)(reproduce.reproduce)
 app.command("sample", rich_help_panel=TRY)(sample.sample)
 app.command("eval", rich_help_panel=TRY)(evaluate.evaluate)
 app.command("compare", rich_help_panel=TRY)(compare.compare)
+app.command("card", rich_help_panel=TRY)(card.card)
 app.command("export", rich_help_panel=TRY)(export.export)
 app.command("review", rich_help_panel=CARE)(review.review)
 app.command("verifier-check", rich_help_panel=CARE)(verifier_check.verifier_check)

@@ -50,13 +50,13 @@ def card(reading: Reading, written: Written, mark: str) -> str:
         *_rows(written),
         *_models(said, reading),
         *_counts(rounds),
-        *_verifiers(rounds),
-        *_people(rounds),
+        *verifiers(rounds),
+        *people(rounds),
         *_gates(reading.rounds, written),
         *_contamination(reading, rounds),
         *_price(reading),
         *_not_checked(reading, rounds),
-        *_again(reading),
+        *again(reading),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -98,7 +98,7 @@ def _rows(written: Written) -> Iterator[str]:
         (kind, proof, n.count(depth), f"`{n.short(source)}`", n.count(rows), n.percent(rows / written.rows))
         for (kind, proof, depth, source), rows in sorted(written.origins.items(), key=lambda item: -item[1])
     ]
-    yield _table(("origin", "backed by", "depth", "source", "rows", "share"), lines)
+    yield table(("origin", "backed by", "depth", "source", "rows", "share"), lines)
 
 
 def _models(said: Mapping[str, Any], reading: Reading) -> Iterator[str]:
@@ -112,7 +112,7 @@ def _models(said: Mapping[str, Any], reading: Reading) -> Iterator[str]:
         shown = str(name).rstrip("/").rpartition("/")[2] if given.get("path") and not given.get("model") else name
         lines.append((role, _cell(shown), f"`{n.short(model.id)}`", n.count(model.depth), _cell(terms.get(role) or "not stated")))
     yield "## Models"
-    yield _table(("role", "model", "identity", "depth", "terms of its answers"), lines)
+    yield table(("role", "model", "identity", "depth", "terms of its answers"), lines)
     if not said.get("license"):
         yield "No licence of the data set is stated."
 
@@ -132,7 +132,7 @@ def _counts(rounds: Sequence[RoundRecord]) -> Iterator[str]:
                 )
                 for count in turn
             ]
-    yield _table(("round", "step", "in", "kept", "dropped", "failed", "of these"), lines)
+    yield table(("round", "step", "in", "kept", "dropped", "failed", "of these"), lines)
 
 
 def _why(count: Count) -> str:
@@ -142,7 +142,7 @@ def _why(count: Count) -> str:
 
 
 # ── what was checked ───────────────────────────────────────────────────────────────────────────────────────────────────
-def _verifiers(rounds: Sequence[RoundRecord]) -> Iterator[str]:
+def verifiers(rounds: Sequence[RoundRecord]) -> Iterator[str]:
     yield "## Verifiers"
     known = {name: record for item in rounds for name, record in item.verifiers.items()}
     if not known:
@@ -155,16 +155,16 @@ def _verifiers(rounds: Sequence[RoundRecord]) -> Iterator[str]:
         decided = verdicts["pass"] + verdicts["fail"]
         share = n.percent(verdicts["pass"] / decided) if decided else "–"
         lines.append((name, record.version, record.ground, share, *map(n.count, verdicts.values())))
-    yield _table(("verifier", "version", "its verdicts rest on", "passed", "pass", "fail", "abstain", "error"), lines)
+    yield table(("verifier", "version", "its verdicts rest on", "passed", "pass", "fail", "abstain", "error"), lines)
 
 
-def _people(rounds: Sequence[RoundRecord]) -> Iterator[str]:
+def people(rounds: Sequence[RoundRecord]) -> Iterator[str]:
     """What experts signed; nothing where nobody was asked."""
     asked = [(item.label, item.admission.decision, _cell(item.admission.reason)) for item in rounds if item.admission is not None]
     if asked:
         yield "## Admitted by people"
         yield "A random sample of each batch was judged before any of it was used; the shares hold whenever the people stopped looking."
-        yield _table(("round", "decision", "what was signed"), asked)
+        yield table(("round", "decision", "what was signed"), asked)
 
 
 def _gates(rounds: Sequence[RoundRecord], written: Written) -> Iterator[str]:
@@ -176,13 +176,13 @@ def _gates(rounds: Sequence[RoundRecord], written: Written) -> Iterator[str]:
         return
     for item in decided:
         assert item.decision is not None
-        yield f"**{item.label}: {item.outcome}{'' if item.decision.gated else ' (ungated)'}.** {_reason(item.decision, item.outcome)}"
+        yield f"**{item.label}: {item.outcome}{'' if item.decision.gated else ' (ungated)'}.** {reasoned(item.decision, item.outcome)}"
         units = item.units
         if item.release is not None and item.release.probes:
-            yield _table(("probe", "rows of the round", "95 %", "earlier releases", "real data", "tasks"), _probes(item))
+            yield table(("probe", "rows of the round", "95 %", "earlier releases", "real data", "tasks"), _probes(item))
         if item.decision.checks:
             heads = ("check", "against", "difference", "lower bound", "must exceed", "α", "power", "tasks", "holds")
-            yield _table(heads, [_check(check, units.get(check.probe, "")) for check in item.decision.checks])
+            yield table(heads, [checked(check, units.get(check.probe, "")) for check in item.decision.checks])
     yield (
         "A difference is the round's minus the other's, signed so that higher is better; the lower bound holds with confidence 1 − α. Power is the "
         "chance that rows exactly as good pass. Limits of exact values have no bound: they speak of these rows alone. "
@@ -190,7 +190,7 @@ def _gates(rounds: Sequence[RoundRecord], written: Written) -> Iterator[str]:
     )
 
 
-def _reason(decision: Decision, outcome: str) -> str:
+def reasoned(decision: Decision, outcome: str) -> str:
     text = decision.reason.removeprefix(f"{outcome}: ")
     return f"{text[:1].upper()}{text[1:]}."
 
@@ -207,7 +207,7 @@ def _probes(item: RoundRecord) -> Iterator[tuple[str, ...]]:
         yield (n.words(name), n.with_unit(found.round, found.unit), bounds, *others, n.count(found.items))
 
 
-def _check(check: Check, unit: str) -> tuple[str, ...]:
+def checked(check: Check, unit: str) -> tuple[str, ...]:
     return (
         n.words(check.probe),
         "its limit" if check.against == "limit" else {"real": "real data", "release": "earlier releases"}.get(check.against, check.against),
@@ -249,7 +249,7 @@ def _price(reading: Reading) -> Iterator[str]:
     yield f"Of the whole run, refused rounds included. {took}"
     lines = [(", ".join(line.roles), f"`{n.short(line.model)}`", *_billed(line)) for line in bill.lines]
     total = [("all", "", *_billed(bill))] if len(lines) > 1 else []
-    yield _table(("role", "model", "requests", "tokens read", "tokens written", "money"), [*lines, *total])
+    yield table(("role", "model", "requests", "tokens read", "tokens written", "money"), [*lines, *total])
 
 
 def _billed(line: Line | Bill) -> tuple[str, ...]:
@@ -272,7 +272,7 @@ def _not_checked(reading: Reading, rounds: Sequence[RoundRecord]) -> Iterator[st
     yield "\n".join(f"- {item}" for item in missing)
 
 
-def _again(reading: Reading) -> Iterator[str]:
+def again(reading: Reading) -> Iterator[str]:
     manifest = reading.manifest
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     paper = f" ({manifest.recipe.paper})" if manifest.recipe.paper else ""
@@ -315,7 +315,7 @@ def _shortened(value: Any, key: str = "") -> Any:
 
 
 # ── Markdown ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     listed = list(rows)
     shown = [f"| {' | '.join(row)} |" for row in listed[:SHOWN]]
     more = [f"| … {len(listed) - SHOWN} more |{' |' * (len(heads) - 1)}"] if len(listed) > SHOWN else []

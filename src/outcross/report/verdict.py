@@ -40,8 +40,8 @@ class Tally:
 
 
 def sentence(tally: Tally, tracks: Sequence[Track]) -> str:
-    """For example: "Promoted 3 of 4 rounds (1 refused); pass rate 41.0 % → 68.0 %, real loss unchanged (2.31 → 2.30
-    nats/token)." """
+    """For example: "Promoted 3 of 4 rounds (1 refused); pass rate 41.0 % → 68.0 %, real loss 2.31 → 2.30 nats/token
+    (within its margin)." """
     opening = "" if tally.over else f"Unfinished, {tally.complete} of {n.plural(tally.planned, 'round')} complete: "
     if not tally.complete:
         return f"Unfinished: none of {n.plural(tally.planned, 'planned round')} is complete yet."
@@ -111,7 +111,9 @@ def _change(track: Track) -> str:
     name, unit = n.words(track.probe), "" if n.is_share(track.unit) else f" {track.unit}".rstrip()
     arrow = f"{n.quantity(track.first.mean, track.unit)} → {n.quantity(track.now.mean, track.unit)}{unit}"
     match track.verdict:
-        case "unchanged" | "not below real" as found:
+        case "unchanged":
+            return f"{name} {arrow} (within its margin)"
+        case "not below real" as found:
             return f"{name} {found} ({arrow})"
         case "unclear":
             return f"{name} {arrow} (no change shown)"
