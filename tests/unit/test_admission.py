@@ -24,7 +24,7 @@ from outcross.evaluate.rows.passing import PassShare
 from outcross.gate.rows.observe import Observe
 from outcross.recipe import Expert, Recipe
 from outcross.recipes.dataset import dataset
-from outcross.report.card import _people
+from outcross.report.card import people
 from outcross.report.read import read_run
 from outcross.types import Review
 from outcross.verify.exact import Exact
@@ -174,7 +174,7 @@ def test_a_data_set_is_not_released_before_it_was_admitted(tmp_path: Path) -> No
     fill(other)
     batch(other, name="dataset").sign("Ada", LIMIT)
     assert outcomes(play(made, other)) == ["released"] and (other / "release").is_symlink()
-    told = "\n".join(_people(read_run(RunDir(other)).rounds))
+    told = "\n".join(people(read_run(RunDir(other)).rounds))
     assert "## Admitted by people" in told and "| dataset/0000 | accept | Ada signed: 0 of" in told
 
 
