@@ -24,7 +24,7 @@ from outcross.evaluate.rows.passing import PassShare
 from outcross.gate.rows.observe import Observe
 from outcross.recipe import Expert, Recipe
 from outcross.recipes.dataset import dataset
-from outcross.report.card import people
+from outcross.report.card_parts import people
 from outcross.report.read import read_run
 from outcross.types import Review
 from outcross.verify.exact import Exact

@@ -91,7 +91,9 @@ def test_validate_tells_the_power_of_the_gate_and_that_a_bench_is_too_small_for_
     """With 1,000 items, 2 points and α = 0.05 over 4 rounds an unchanged candidate passes a fifth of the time."""
     found = out_of("validate", str(run_file), "--bench.probes.0.margin", "0.02", "--recipe.rounds", "4")
     assert "passes the 2-point margin of pass_rate 20% of the time (α 0.0125 a round" in found
-    assert "80 % take 4,7" in found
+    assert "80 % take 4,7" in found and "items, and with 1,000 a drop under 4.4 points cannot be seen" in found  # 3.083 √(0.2 / 1,000)
+    assert "not known before a model is measured" in found  # of every guarded probe that is no share of answers
+    assert all(f"{name} (margin " in found for name in ("real_loss", "diversity_entropy"))
     small = out_of("validate", str(run_file), "--bench.held_out.n", "150")
     assert "refuses every round: 150 held-out items, and it asks for at least 200" in small
 

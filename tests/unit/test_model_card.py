@@ -35,7 +35,7 @@ def test_the_card_holds_shares_depths_decisions_and_what_the_hub_reads(tmp_path:
     share = last["mixtures"]["policy"]["real_share"]["records"]
     assert f"| {100 * share:.1f}" in body and f"| {last['fits']['policy']['depth']} |" in body
     assert "| exact | 1 | exact |" in body and body.count(": promoted") == 2
-    assert "the figures are of items on which it was chosen" in body
+    assert "This model was chosen by these measurements, so that they flatter it." in body
 
 
 def test_a_run_that_promoted_nothing_is_headed_so(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_run_that_promoted_nothing_is_headed_so(tmp_path: Path) -> None:
 def test_the_claim_on_fresh_items_replaces_the_warning(tmp_path: Path) -> None:
     fresh = PassRate(Arithmetic(3, n=40), Draw(n=1), Exact(), label="fresh")
     _, text = carded(tmp_path, final=(fresh,))
-    assert "On fresh items, which no gate saw" in text and "a little too good" not in text
+    assert "On fresh items, which no gate saw" in text and "that no gate has seen" not in text
 
 
 def test_the_command_prints_it_or_writes_it(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_promoted_rounds_say_what_changed_and_what_did_not(tmp_path: Path) -> No
     said = verdict(tmp_path, *FOUR)
     assert said == (
         "Promoted 2 of 4 rounds (1 refused, 1 learnt nothing); pass rate 43.5 % → 69.8 %, "
-        "real loss 2.32 → 2.31 nats per token (within its margin), diversity entropy not below real (0.020 → 0.030 nats over real)."
+        "real loss 2.32 → 2.31 nats per token (no change shown, within its margin of 0.050), diversity entropy not below real (0.020 → 0.030 nats over real)."
     )
 
 
@@ -54,7 +54,11 @@ def track(first: float, now: float, change: Estimate | None, *, unit: str = "sha
         (track(0.4, 0.6, Estimate(0.2, 0.1, 0.3, 400)), "better"),
         (track(0.4, 0.6, Estimate(0.2, 0.1, 0.3, 400), higher=False), "worse"),
         (track(0.6, 0.4, Estimate(-0.2, -0.3, -0.1, 400), higher=False), "better"),
-        (track(0.4, 0.42, Estimate(0.02, 0.01, 0.03, 400)), "unchanged"),
+        (track(0.4, 0.42, Estimate(0.02, 0.01, 0.03, 400)), "better"),  # shown, although smaller than the margin
+        (track(0.4, 0.38, Estimate(-0.02, -0.03, -0.01, 400)), "worse within margin"),
+        (track(0.4, 0.36, Estimate(-0.04, -0.06, -0.02, 400)), "worse"),  # perhaps beyond the margin
+        (track(0.4, 0.41, Estimate(0.01, -0.01, 0.03, 400)), "within margin"),
+        (track(0.4, 0.4, Estimate(0.0, 0.0, 0.0, 400)), "unchanged"),
         (track(0.4, 0.42, Estimate(0.02, -0.06, 0.10, 400)), "unclear"),
         (track(0.4, 0.4, None), "unchanged"),
         (track(0.4, 0.5, None), "unclear"),
@@ -75,7 +79,31 @@ def test_the_margin_lies_on_the_worse_side_of_the_first_champion() -> None:
 
 def test_a_change_too_wide_to_tell_is_not_called_unchanged() -> None:
     said = sentence(Tally(planned=1, promoted=1), [track(0.4, 0.42, Estimate(0.02, -0.06, 0.10, 400))])
-    assert said.replace("\u00a0", " ") == "Promoted 1 of 1 round; pass rate 40.0 % → 42.0 % (no change shown)."
+    assert said.replace("\u00a0", " ") == "Promoted 1 of 1 round; pass rate 40.0 % → 42.0 % (no change shown, 95 % −6.0 to +10.0)."
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        # what was once called "worst group unchanged": a change of which no interval is known
+        (track(0.133, 0.298, None), "pass rate 13.3 % → 29.8 % (the interval of the change is not known)"),
+        (track(0.133, 0.298, Estimate(0.165, 0.10, 0.23, 60)), "pass rate 13.3 % → 29.8 %"),
+        # what was once called "real loss unchanged": shown to be better by less than a wide margin
+        (track(1.22, 0.84, Estimate(-0.38, -0.4, -0.36, 60), unit="nats", higher=False), "pass rate 1.22 → 0.840 nats"),
+        (
+            track(0.4, 0.41, Estimate(0.01, -0.01, 0.03, 400)),
+            "pass rate 40.0 % → 41.0 % (no change shown, within its margin of 5.0 points)",
+        ),
+        (track(0.4, 0.38, Estimate(-0.02, -0.03, -0.01, 400)), "pass rate worse by less than its margin of 5.0 points, 40.0 % → 38.0 %"),
+        (track(0.4, 0.4, Estimate(0.0, 0.0, 0.0, 400)), "pass rate unchanged at 40.0 %"),
+        (
+            Track("spread", "diversity", "nats over real", True, 0.05, Estimate(0.1, 0, 0.2, 9), Estimate(0, -0.2, 0.2, 9), None, ()),
+            "spread 0.100 → 0.000 nats over real (not shown to be as varied as real, 95 % −0.200 to +0.200)",
+        ),
+    ],
+)
+def test_the_sentence_names_a_change_and_never_calls_it_unchanged(found: Track, said: str) -> None:
+    assert sentence(Tally(planned=1, promoted=1), [found]).replace("\u00a0", " ") == f"Promoted 1 of 1 round; {said}."
 
 
 @pytest.mark.parametrize(

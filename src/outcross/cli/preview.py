@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from outcross.cli.power import power_lines
 from outcross.cli.shell import command, console, hint, say, show, table
 from outcross.cli.start import WORDS
 
@@ -50,6 +51,8 @@ def preview(
     from outcross.cli.costs import print_costs
 
     print_costs(costs, plan, out, path)
+    for line in power_lines(plan.build_recipe(), seen.facts.held_out):
+        say(f"    {line}")
     price = f" and {_money(seen.record.spent)} in money" if costs.expected and costs.expected.money else ""
     hint(f"\nthe preview asked {seen.record.asked:,} requests{price}; the run in {out} finds them. Next: outcross run {path}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from outcross.cli.costs import costs_of, print_costs
+from outcross.cli.power import power_lines
 from outcross.cli.shell import command, say
 from outcross.cli.start import WORDS
 
@@ -68,7 +69,7 @@ def check(plan: Plan, out: Path, path: Path) -> None:
         say(f"    {line}")
     for line in _canaries(recipe):
         say(f"    {line}")
-    for line in _gates(recipe, facts.held_out):
+    for line in power_lines(recipe, facts.held_out):
         say(f"    {line}")
     print_costs(costs_of(recipe, models, facts, out), plan, out, path)
     for model in models.values():
@@ -122,27 +123,3 @@ def _canaries(recipe: Recipe) -> Iterator[str]:
             yield f"canaries of {name_of(verifier)}: {known.count('pass')} gold, {known.count('fail')} known bad, before every batch"
         else:
             yield f"! no canaries: nothing would tell if {name_of(verifier)} were broken; declare answers whose verdicts you know"
-
-
-DIFFERING = 0.2  # of the answers, between two models as good as each other: what a forecast has to assume
-
-
-def _gates(recipe: Recipe, held_out: int) -> Iterator[str]:
-    """How likely each gated phase's pass-rate margins let an unchanged candidate through: the price of a small bench."""
-    from outcross.engine.guards import gate_of, probes_of
-    from outcross.gate.paired import items_needed, power, visible_drop
-
-    for phase in recipe.phases:
-        alpha = gate_of(recipe.bench, phase).alpha / sum(item.rounds for item in recipe.phases if item.learn) if phase.learn else 0
-        fewest = getattr(gate_of(recipe.bench, phase), "minimum_items", 0)
-        if alpha and held_out < fewest:
-            yield f"! the gate of {phase.name} refuses every round: {held_out:,} held-out items, and it asks for at least {fewest:,}"
-        for probe in probes_of(recipe.bench, phase) if alpha else ():
-            if probe.kind == "quality":
-                chance = power(held_out, probe.margin, alpha, DIFFERING, share=True)
-                needed = items_needed(probe.margin, alpha, DIFFERING, share=True)
-                seen = visible_drop(held_out, alpha, DIFFERING, share=True)
-                yield (
-                    f"gate of {phase.name}: a candidate exactly as good passes the {100 * probe.margin:g}-point margin of {probe.name} {chance:.0%} of "
-                    f"the time (α {alpha:.4f} a round, if {DIFFERING:.0%} of answers differ); 80 % take {needed:,} items, or {100 * seen:.1f} points"
-                )

@@ -13,6 +13,8 @@ from outcross.report import compare, sections
 from outcross.report import numbers as n
 from outcross.report.bill_part import bill_part
 from outcross.report.compare import Arm, Contrast, arms_of
+from outcross.report.depth_part import depth_part
+from outcross.report.drift_part import drift_part
 from outcross.report.element import Child, Html, clip, el, join
 from outcross.report.judges_part import judges_part
 from outcross.report.parts import fold
@@ -114,6 +116,8 @@ def run_sections(reading: Reading, limits: Limits) -> Iterator[Child]:
     yield from sections.overview(reading, limits.rows)
     yield from _rounds(reading, limits)
     yield from sections.mixtures(reading, limits.rows // 4)
+    yield from depth_part(reading, limits.rows // 4)
+    yield from drift_part(reading, limits.rows)
     yield from judges_part(reading)
     yield from sections.tombstones(reading)
     yield from bill_part(reading)

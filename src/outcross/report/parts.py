@@ -10,9 +10,9 @@ from outcross.report import numbers as n
 from outcross.report.element import Child, Html, clip, el
 
 CHIPS = {
-    **dict.fromkeys(("promoted", "released", "pass", "better", "unchanged", "not below real"), "good"),
+    **dict.fromkeys(("promoted", "released", "pass", "better", "within margin", "unchanged", "not below real"), "good"),
     **dict.fromkeys(("refused", "fail", "worse"), "bad"),
-    **dict.fromkeys(("error", "nothing learnt", "ungated", "unclear"), "note"),
+    **dict.fromkeys(("error", "nothing learnt", "ungated", "unclear", "worse within margin"), "note"),
 }
 
 

@@ -144,6 +144,14 @@ class Tried(msgspec.Struct, frozen=True):
     other: int = 0
 
 
+class Reward(msgspec.Struct, frozen=True):
+    """The mean value that verifiers gave over a round's tasks, and its standard error."""
+
+    mean: float
+    error: float
+    tasks: int
+
+
 class RoundRecord(msgspec.Struct, frozen=True):
     """`round.json`."""
 
@@ -160,6 +168,7 @@ class RoundRecord(msgspec.Struct, frozen=True):
     champion: Mapping[str, Holder] = {}
     release: ReleaseFound | None = None
     admission: Admission | None = None
+    reward: Reward | None = None
     alarms: tuple[str, ...] = ()
     moved: tuple[Alarm, ...] = ()
     rolled_back: RolledBack | None = None

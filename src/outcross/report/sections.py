@@ -94,8 +94,9 @@ def probes(reading: Reading) -> Iterator[Child]:
     yield table(columns, map(_probe_row, tracks))
     yield el(
         "p",
-        "Change: champion now minus first champion, paired by items. Unchanged: its interval lies inside the margin on both sides; better or worse: "
-        "outside it, without zero; not below real: varied at least as the real answers are, up to the margin; unclear: too wide to say.",
+        "Change: champion now minus first champion, paired by items. Better or worse: its interval excludes zero (worse within margin: all of it is a loss "
+        "smaller than the margin); within margin: it holds zero, and no change beyond the margin; unchanged: no item moved; not below real: varied at "
+        "least as the real answers are, up to the margin; unclear: too wide to say.",
         class_="soft",
     )
 

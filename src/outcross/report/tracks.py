@@ -12,7 +12,7 @@ from outcross.report.intervals import mean_interval, paired
 from outcross.report.record import Found, Manifest, ProbeRecord, RoundRecord
 from outcross.types import Measurement
 
-Change = Literal["better", "worse", "unchanged", "not below real", "unclear"]
+Change = Literal["better", "worse", "worse within margin", "within margin", "unchanged", "not below real", "unclear"]
 OVER_REAL = " over real"  # how a unit ends when 0 is as good as real data and more is no merit
 KINDS = ("quality", "fit", "diversity")
 
@@ -59,20 +59,28 @@ class Track:
 
     @property
     def verdict(self) -> Change:
-        """*unchanged*: the interval of the change lies inside the margin on both sides; *better* or *worse*: it excludes
-        zero; else *unclear*, which is not the same as unchanged. A statistic over real data that began at zero or above is
-        held against zero: *not below real* when its interval lies above −margin."""
-        over_real = self.unit.endswith(OVER_REAL) and self.first.mean >= 0
-        change = self.now if over_real else self.change
+        """*better* or *worse*: the interval of the change excludes zero, and where all of a loss lies inside the margin it is *worse
+        within margin*; *within margin*: the interval holds zero and lies inside the margin on both sides; *unchanged*: nothing moved
+        on any item; else *unclear*. A statistic over real data that began at zero or above is held against zero: *not below real*
+        when its interval lies above −margin."""
+        change = self.now if self.from_real else self.change
         if change is None or change.low is None or change.high is None:
             return "unchanged" if self.first == self.now else "unclear"
-        if over_real:
+        if self.from_real:
             return "not below real" if change.low > -self.margin else "worse" if change.high < 0 else "unclear"
-        if -self.margin < change.low and change.high < self.margin:
+        if change.low == change.high == 0:
             return "unchanged"
-        if change.low > 0 or change.high < 0:
-            return "better" if (change.low > 0) == self.higher_is_better else "worse"
-        return "unclear"
+        inside = -self.margin < change.low and change.high < self.margin
+        if change.low <= 0 <= change.high:
+            return "within margin" if inside else "unclear"
+        if (change.low > 0) == self.higher_is_better:
+            return "better"
+        return "worse within margin" if inside else "worse"
+
+    @property
+    def from_real(self) -> bool:
+        """Whether real data is what the champion is held against: a statistic over it that began at zero or above."""
+        return self.unit.endswith(OVER_REAL) and self.first.mean >= 0
 
 
 def champion_measurements(run: RunDir) -> Mapping[str, Measurement]:

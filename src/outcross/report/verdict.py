@@ -40,8 +40,8 @@ class Tally:
 
 
 def sentence(tally: Tally, tracks: Sequence[Track]) -> str:
-    """For example: "Promoted 3 of 4 rounds (1 refused); pass rate 41.0 % → 68.0 %, real loss 2.31 → 2.30 nats/token
-    (within its margin)." """
+    """For example: "Promoted 3 of 4 rounds (1 refused); pass rate 41.0 % → 68.0 %, real loss 2.31 → 2.30
+    nats per token (no change shown, within its margin of 0.050)." """
     opening = "" if tally.over else f"Unfinished, {tally.complete} of {n.plural(tally.planned, 'round')} complete: "
     if not tally.complete:
         return f"Unfinished: none of {n.plural(tally.planned, 'planned round')} is complete yet."
@@ -104,7 +104,7 @@ def _taught(tally: Tally) -> str:
 
 
 def _named(tracks: Sequence[Track]) -> list[Track]:
-    return [track for index, track in enumerate(tracks) if index < MOST or track.verdict == "worse"]
+    return [track for index, track in enumerate(tracks) if index < MOST or track.verdict.startswith("worse")]
 
 
 def _change(track: Track) -> str:
@@ -112,12 +112,29 @@ def _change(track: Track) -> str:
     arrow = f"{n.quantity(track.first.mean, track.unit)} → {n.quantity(track.now.mean, track.unit)}{unit}"
     match track.verdict:
         case "unchanged":
-            return f"{name} {arrow} (within its margin)"
-        case "not below real" as found:
-            return f"{name} {found} ({arrow})"
+            return f"{name} unchanged at {n.with_unit(track.now.mean, track.unit)}"
+        case "not below real":
+            return f"{name} not below real ({arrow})"
+        case "within margin":
+            return f"{name} {arrow} (no change shown, within its margin of {_margin(track)})"
+        case "worse within margin":
+            return f"{name} worse by less than its margin of {_margin(track)}, {arrow}"
         case "unclear":
-            return f"{name} {arrow} (no change shown)"
+            return f"{name} {arrow} ({_unclear(track)})"
         case "worse":
             return f"{name} worse, {arrow}"
         case "better":
             return f"{name} {arrow}"
+
+
+def _margin(track: Track) -> str:
+    return f"{n.difference(track.margin, track.unit).lstrip('+')}{' points' if n.is_share(track.unit) else ''}"
+
+
+def _unclear(track: Track) -> str:
+    """Why nothing can be said, with the interval where there is one."""
+    found = track.now if track.from_real else track.change
+    if found is None or found.low is None or found.high is None:
+        return "the interval of the change is not known"
+    ends = f"95 % {n.difference(found.low, track.unit)} to {n.difference(found.high, track.unit)}"
+    return f"not shown to be as varied as real, {ends}" if track.from_real else f"no change shown, {ends}"
