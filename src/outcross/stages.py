@@ -333,6 +333,15 @@ class Probe(Named, Protocol):
     def __call__(self, ctx: Context, /) -> Measurement: ...
 
 
+@runtime_checkable
+class Examines(Named, Protocol):
+    """A probe that shows what a verifying model is worth: a number between 0 and 1 for each item, `by_chance` on average where it knows nothing."""
+
+    @property
+    def by_chance(self) -> float: ...
+    def __call__(self, ctx: Context, /) -> Measurement: ...
+
+
 class Gate(Protocol):
     """Decides whether a candidate becomes the champion."""
 

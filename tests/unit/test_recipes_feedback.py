@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,34 @@ def test_a_judge_teaches_without_unsafe_once_a_proof_shows_that_it_helps(tmp_pat
     proof = proven(PointwiseJudge(), models, models["policy"], tmp_path)
     found = played(made, tmp_path / "run", models, unsafe=False, proofs=(proof,))
     assert found.rounds()[0].promoted and not any("unproven" in line for line in found.manifest["headings"])
+
+
+def test_a_reward_model_that_the_run_teaches_is_examined_by_the_run(tmp_path: Path) -> None:
+    """No proof from outside can exist for it: held-out comparisons of people decide, before the policy learns."""
+    made = MADE["rlhf"](bench(), "guarded")
+    found = played(made, tmp_path / "run", unsafe=False)
+    assert [turn.phase for turn in found.rounds()] == ["reward", "policy", "policy", "policy"] and not any(
+        "unproven" in line for line in found.manifest["headings"]
+    )
+    assert any(
+        "unproven verifier" in line for line in played(made, tmp_path / "unsafe").manifest["headings"]
+    )  # nothing is held against it then
+
+
+def test_the_policy_learns_nothing_from_a_reward_model_that_is_not_shown_to_beat_chance(tmp_path: Path) -> None:
+    backwards = tuple(replace(pair, completion=pair.rejected, rejected=pair.completion) for pair in COMPARISONS)
+    made = rlhf(bench(), **{**PEOPLE, "comparisons": backwards}, rounds=1, n=8, plan=STRONG)
+    with pytest.raises(
+        GuardError, match=r"the first model, since no other was promoted, is not shown to beat chance: pair_accuracy 0\.500 on 240 items"
+    ):
+        played(made, tmp_path / "refused", unsafe=False)
+    ungated = dataclasses.replace(made, phases=(dataclasses.replace(made.phases[0], gate=Open()), made.phases[1]))
+    with pytest.raises(GuardError, match=r"the model of reward/0000 is not shown to beat chance: pair_accuracy 0\.0"):
+        played(ungated, tmp_path / "wrong", unsafe=False)
+    assert [turn.phase for turn in RunDir(tmp_path / "wrong").rounds()] == ["reward"]
+    without = rlhf(bench(), **{**PEOPLE, "held_out_pairs": None}, rounds=1, n=8, plan=STRONG)
+    with pytest.raises(GuardError, match="refused before anything was spent"):
+        played(without, tmp_path / "none", unsafe=False)
 
 
 # ── real rows of a role's own ──────────────────────────────────────────────────────────────────────────────────────────

@@ -16,7 +16,7 @@ from outcross.engine.proofs import DOUBTFUL, Proof, proof_for, why_unproven
 from outcross.errors import DataError, GuardError, did_you_mean
 from outcross.mix import problems
 from outcross.recipe import Bench, Expert, Learn, Phase, Recipe, Release, Waived
-from outcross.stages import Model, Probe, Role, Trainable, Verifier, name_of, roles_of
+from outcross.stages import Examines, Model, Probe, Role, Trainable, Verifier, name_of, roles_of
 from outcross.text import HeldOutIndex, digest, normalise, prompt_text
 from outcross.types import Array, Content, Example, Prompt, Task, content_hash
 
@@ -29,7 +29,7 @@ TAKEN = ("start", "logs", "tombstones", "champion", "release", "export", "lock",
 def check_plan(recipe: Recipe, models: Mapping[Role, Model], *, unsafe: bool = False, proofs: Sequence[Proof] = ()) -> list[str]:
     """The headings that a reader must see before anything else. Raises `GuardError` naming every breach at once."""
     problems = [problem for phase in recipe.phases for problem in _phase_problems(recipe.bench, phase, models, unsafe)]
-    unproven = [(phase, line) for phase in recipe.phases for line in _unproven(phase, models, proofs)]
+    unproven = [(phase, line) for phase in recipe.phases for line in _unproven(phase, None if unsafe else recipe, models, proofs)]
     problems += [f"{line}; {_PROVE}" for phase, line in unproven if phase.learn and not unsafe]
     names = [phase.name for phase in recipe.phases]
     problems += [f"two phases are called {name!r}; each needs a name of its own" for name, n in Tally(names).items() if n > 1]
@@ -44,9 +44,11 @@ def check_plan(recipe: Recipe, models: Mapping[Role, Model], *, unsafe: bool = F
 _PROVE = "try it on answers of the policy that people labelled (`outcross verifier-check`), name the proof under `proofs:`, or say `unsafe: true`"
 
 
-def _unproven(phase: Phase, models: Mapping[Role, Model], proofs: Sequence[Proof]) -> Iterator[str]:
-    """Opinions that nobody has shown to be worth more than no filter."""
+def _unproven(phase: Phase, examining: Recipe | None, models: Mapping[Role, Model], proofs: Sequence[Proof]) -> Iterator[str]:
+    """Opinions that nobody has shown to be worth more than no filter, and that the recipe, if it is `examining`, will not examine itself."""
     for verifier in phase.verify:
+        if examining is not None and examiners(verifier, phase, examining):
+            continue
         why = why_unproven(verifier, models, proofs) if verifier.ground in DOUBTFUL else None
         if why is not None:
             verb = "learns from" if phase.learn else "keeps rows by"
@@ -74,6 +76,21 @@ def gate_of(bench: Bench, phase: Phase) -> Any:
 def probes_of(bench: Bench, phase: Phase) -> tuple[Probe, ...]:
     """The probes of a phase: its own, or the bench's."""
     return bench.probes if phase.probes is None else phase.probes
+
+
+def examiners(verifier: Verifier, phase: Phase, recipe: Recipe) -> Mapping[Role, Examines]:
+    """The probe that examines each role that `verifier` asks, in a phase before `phase` that teaches it; empty unless all are examined."""
+    earlier = recipe.phases[: recipe.phases.index(phase)]
+    found = {
+        role: probe
+        for past in earlier
+        for probe in probes_of(recipe.bench, past)
+        if isinstance(probe, Examines)
+        for role in roles_of(probe)
+        if role in past.learn
+    }
+    asked = roles_of(verifier)
+    return {role: found[role] for role in sorted(asked)} if asked and set(asked) <= found.keys() else {}
 
 
 def real_of(bench: Bench, learn: Learn) -> Iterable[Example] | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from outcross.engine import admission, alarms, canaries, divergence, mixing, release, steps
+from outcross.engine import admission, alarms, canaries, divergence, examined, mixing, release, steps
 from outcross.engine.budget import Budget, Meter
 from outcross.engine.champions import KeepModels, holder, prune, reached
 from outcross.engine.conserve import Counter, ErrorRule, blamed
@@ -219,6 +219,8 @@ class _Loop:
 
     # ── one round ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def _play(self, phase: Phase, turn: RoundDir) -> None:
+        if phase.learn and not self.options.unsafe:
+            examined.check(self.target, self.done, phase, self.recipe)
         turn.folder.mkdir(parents=True, exist_ok=True)
         admission.take_in(self.target, turn, self.done, self.recipe.phases, self.seed)
         current = dict(self.champions)

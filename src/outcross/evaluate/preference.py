@@ -116,6 +116,7 @@ class PairAccuracy(Stage):
     label: str = ""
     kind: ClassVar[Literal["quality", "diversity", "fit"]] = "quality"
     ground: ClassVar[Ground] = "exact"
+    by_chance: ClassVar[float] = 0.5
 
     @property
     def name(self) -> str:
