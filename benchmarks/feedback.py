@@ -128,7 +128,7 @@ class World:
         self.held_out = tuple(Task(p, p, max(p.rstrip("="))) for p in self.test)
         self.real = tuple(Example(f"real{p}", p, max(p.rstrip("=")), origin=PEOPLE) for p in written)
         few = comparisons(compared, 80, rng, "few")
-        labeller = TabularReward(4).fit(few, plan=REWARD_PLAN, reference=None, seed=seed, seen=lambda step, ids: None)
+        labeller = TabularReward(4).fit(few, plan=REWARD_PLAN, reference=None, seed=seed, seen=lambda step, ids, **facts: None)
         fresh = comparisons(self.test, 2000, rng, "fresh")
         values = [v[0] for v in labeller.values([Turn(e.prompt, Completion(t)) for e in fresh for t in (e.completion, e.rejected or "")])]
         self.accuracy = statistics.fmean(a > b for a, b in zip(values[::2], values[1::2], strict=True))
@@ -136,7 +136,7 @@ class World:
         machine = Machine(device="cpu", threads=1)
         start = from_config(CONFIG, alphabet="0123456789=", seed=seed, machine=machine)
         plan = FitPlan(lr=3e-3, epochs=5.0, batch=32)
-        self.start = start.fit(self.real, plan=plan, reference=None, seed=seed, seen=lambda step, ids: None)
+        self.start = start.fit(self.real, plan=plan, reference=None, seed=seed, seen=lambda step, ids, **facts: None)
         self.people = drawn(self.start, asked, seed)
 
     def bench(self) -> Bench:

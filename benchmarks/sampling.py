@@ -286,7 +286,7 @@ def rounds(given: argparse.Namespace) -> None:
     for turn in range(8):
         texts = ours(model, asked, 32, turn)
         rows = [Example(str(i), asked[i], model._tokens.decode(ids)) for i, ids in enumerate(texts)]
-        replaced, model = model, model.fit(rows, plan=FitPlan(batch=32), reference=None, seed=turn, seen=lambda step, ids: None)
+        replaced, model = model, model.fit(rows, plan=FitPlan(batch=32), reference=None, seed=turn, seen=lambda step, ids, **facts: None)
         replaced.close()
         sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
     print(f"- resident MB after each of 8 rounds of sampling and fitting, {given.model}: {', '.join(f'{size:,.0f}' for size in sizes)}")

@@ -20,6 +20,7 @@ import yaml
 
 from outcross.engine.store import RoundDir, RunDir, read_measurements, save_folder
 from outcross.errors import ConfigError, OutcrossError, did_you_mean
+from outcross.stages import Seen
 from outcross.types import Comparison, Decision, Measurement
 
 ALPHABET = "0123456789+="
@@ -182,10 +183,10 @@ def train_start(folder: Path, seed: int, say: Say) -> None:
     save_folder(folder / "start" / "model", model.save)
 
 
-def _told(say: Say) -> Callable[[int, Sequence[str]], None]:
+def _told(say: Say) -> Seen:
     total = round(START_EPOCHS * REAL_ROWS / BATCH)
 
-    def seen(step: int, ids: Sequence[str]) -> None:
+    def seen(step: int, ids: Sequence[str], **facts: float) -> None:
         if (step + 1) % 100 == 0:
             say(f"start                   step {step + 1} of {total}")
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Generator as PyGenerator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,8 +126,12 @@ class KeepsLogs(Model, Protocol):
 LATER: Mapping[str, bool] = {"later": True}
 """Marks a field that was added when there were runs already: at its default it is no part of a fingerprint, so that theirs stay."""
 
-Seen = Callable[[int, Sequence[str]], None]
-"""Called by `fit` once per optimiser step, in order: the step (from 0) and the ids of the examples in it."""
+
+class Seen(Protocol):
+    """Called by `fit` once per optimiser step, in order: the step (from 0), the ids of the examples in it, and in `facts` what the model
+    tells of it, where it does: `loss`, `gradient_norm` (before clipping), `learning_rate`."""
+
+    def __call__(self, step: int, ids: Sequence[str], **facts: float) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def built(kind: type[Stage], **instead: Any) -> Any:
 
 def taught() -> Tabular:
     plan = FitPlan(lr=1.0, epochs=5, batch=8)
-    return Tabular([str(i) for i in range(12)]).fit(REAL, plan=plan, reference=None, seed=0, seen=lambda step, ids: None)
+    return Tabular([str(i) for i in range(12)]).fit(REAL, plan=plan, reference=None, seed=0, seen=lambda step, ids, **facts: None)
 
 
 def mixed(index: int) -> Group:

@@ -45,7 +45,7 @@ def make_first(folder: Path) -> None:
     """Save the model that every run starts from: it knows what an answer looks like, and few sums."""
     model = from_config(CONFIG, alphabet="0123456789+-=", machine=CPU)
     plan = FitPlan(lr=1e-2, epochs=12, batch=8)
-    model.fit(real_rows(), plan=plan, reference=None, seed=0, seen=lambda step, ids: None).save(folder)
+    model.fit(real_rows(), plan=plan, reference=None, seed=0, seen=lambda step, ids, **facts: None).save(folder)
 
 
 def recipe() -> Recipe:

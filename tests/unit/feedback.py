@@ -51,7 +51,7 @@ COMPARISONS = compared(SPARE, "people")
 HELD_OUT_PAIRS = compared([(a, b) for a in range(24, 32) for b in range(10)], "test")
 
 
-def nothing_seen(step: int, ids: Sequence[str]) -> None: ...
+def nothing_seen(step: int, ids: Sequence[str], **facts: float) -> None: ...
 
 
 def learnt(epochs: float = 1.0) -> Tabular:

@@ -66,7 +66,7 @@ def test_counting_texts_is_counting_draws(world: Any) -> None:
     law = world.real_law(rng)
     said = world.texts(law, rng.random((5_000, 3 + world.LONGEST)))
     examples = [Example(str(number), "", text) for number, text in enumerate(said)]
-    fitted = world.Counting(law).fit(examples, plan=FitPlan(), reference=None, seed=0, seen=lambda step, ids: None)
+    fitted = world.Counting(law).fit(examples, plan=FitPlan(), reference=None, seed=0, seen=lambda step, ids, **facts: None)
     drawn = world.Counting.learnt(world.counted(law, 5_000, rng))
     for model in (fitted, drawn):
         assert np.abs(model.law.topics - law.topics).max() < 0.025

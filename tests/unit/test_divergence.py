@@ -121,7 +121,7 @@ def hacked(action: Literal["warn", "refuse", "stop"], rounds: int = 3) -> Recipe
 def learnt() -> Any:
     """A policy that can add, so that there is something to lose."""
     examples = [Example(task.id, task.prompt, str(task.answer)) for task in (*TASKS, *HELD_OUT)]
-    return model().fit(examples, plan=FitPlan(lr=1.0, epochs=20, batch=16), reference=None, seed=0, seen=lambda step, ids: None)
+    return model().fit(examples, plan=FitPlan(lr=1.0, epochs=20, batch=16), reference=None, seed=0, seen=lambda step, ids, **facts: None)
 
 
 def test_a_run_that_games_its_judge_is_headed_refused_or_stopped(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def barely_right() -> Tabular:
     """A policy of two answers that is right a little more often than by chance."""
     examples = [Example(task.id, task.prompt, str(task.answer)) for task in TASKS]
     plan = FitPlan(lr=0.82, epochs=1, batch=300, schedule="constant", warmup=0.0)
-    return Tabular(["0", "1"], window=1, memory=0.0).fit(examples, plan=plan, reference=None, seed=0, seen=lambda step, ids: None)
+    return Tabular(["0", "1"], window=1, memory=0.0).fit(examples, plan=plan, reference=None, seed=0, seen=lambda step, ids, **facts: None)
 
 
 def test_a_policy_that_collapses_to_one_answer_is_refused_though_its_pass_rate_hardly_falls(tmp_path: Path) -> None:

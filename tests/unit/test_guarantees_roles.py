@@ -152,7 +152,7 @@ def test_inner_turns_are_resumed_where_they_stopped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("start", ["champion", "first", "scratch"])
 @pytest.mark.parametrize("reference", [None, "champion", "first"])
 def test_a_fit_starts_and_refers_to_what_it_says(start: Any, reference: Any, tmp_path: Path) -> None:
-    first = told().fit(REAL, plan=PLAN, reference=None, seed=0, seen=lambda step, ids: None)
+    first = told().fit(REAL, plan=PLAN, reference=None, seed=0, seen=lambda step, ids, **facts: None)
     Told.fits = []
     found = play(recipe(phase(rounds=2, learn={"policy": replace(LEARN, start=start, reference=reference)})), tmp_path, {"policy": first})
     champion = found.rounds()[0].record["fits"]["policy"]["model"]

@@ -134,7 +134,7 @@ def test_models_offer_what_training_asks_for_and_refuse_what_they_cannot_learn(n
 def test_the_order_of_images_is_told_step_by_step() -> None:
     steps: list[list[str]] = []
     plan = FitPlan(lr=1e-3, epochs=1.5, batch=16)
-    MAKERS["vae"]().fit(rows(40), plan=plan, reference=None, seed=0, seen=lambda step, ids: steps.append(list(ids)))
+    MAKERS["vae"]().fit(rows(40), plan=plan, reference=None, seed=0, seen=lambda step, ids, **facts: steps.append(list(ids)))
     assert [len(step) for step in steps] == [16, 16, 16, 12]
     assert {name for step in steps[:3] for name in step} == {row.id for row in rows(40)}
 

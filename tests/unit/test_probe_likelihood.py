@@ -67,7 +67,7 @@ def test_refitting_on_own_samples_raises_the_tails_loss_first(tmp_path: Path) ->
     first = Categorical(ZIPF)
     drawn = np.random.RandomState(1).choice(SYMBOLS, 400, p=first.probs)
     made = [Example(f"d{i}", "say:", str(name)) for i, name in enumerate(drawn)]
-    second = first.fit(made, plan=FitPlan(), reference=None, seed=0, seen=lambda step, ids: None)
+    second = first.fit(made, plan=FitPlan(), reference=None, seed=0, seen=lambda step, ids, **facts: None)
     rise = {probe.name: probe(on(tmp_path, second)).mean - probe(on(tmp_path, first)).mean for probe in (TailLoss(ROWS), RealLoss(ROWS))}
     assert rise["tail_loss"] > 5 * rise["real_loss"] > 0
 

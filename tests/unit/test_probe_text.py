@@ -195,7 +195,7 @@ def test_one_answer_to_each_prompt_is_a_lost_mode_though_the_pool_is_as_varied_a
     rows = [Example(f"e{i}", task.prompt, answers[i % 8], origin=REAL) for i, task in enumerate(tasks)]
     varied = Tabular(answers)
     plan = FitPlan(lr=4.0, epochs=80, batch=80, schedule="constant", warmup=0)
-    stuck = varied.fit(rows, plan=plan, reference=None, seed=0, seen=lambda step, ids: None)
+    stuck = varied.fit(rows, plan=plan, reference=None, seed=0, seen=lambda step, ids, **facts: None)
     probes = (AnswerModes(tasks, Draw(n=6)), Diversity(tasks, Draw(n=6), replicates=40), LengthDrift(tasks, Draw(n=6), replicates=40))
     before, after = ([probe(on(tmp_path, model)) for probe in probes] for model in (varied, stuck))
     assert before[0].mean == pytest.approx(7 / 8, abs=0.03) and after[0].mean < 0.1

@@ -40,7 +40,7 @@ def arithmetic_bench() -> Bench:
 
 def taught() -> Tabular:
     plan = FitPlan(lr=2.0, epochs=8, batch=32, schedule="constant")
-    return Tabular().fit(REAL, plan=plan, reference=None, seed=0, seen=lambda step, ids: None)
+    return Tabular().fit(REAL, plan=plan, reference=None, seed=0, seen=lambda step, ids, **facts: None)
 
 
 def means(root: Path, probe: str) -> list[float]:

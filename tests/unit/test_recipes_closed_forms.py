@@ -38,7 +38,7 @@ ELSE = (Task("other", "something else", "rock"),)
 FREE = Mixture("replace", Waived("a closed form"))
 
 
-def nothing_seen(step: int, ids: Any) -> None: ...
+def nothing_seen(step: int, ids: Any, **facts: float) -> None: ...
 
 
 def game(root: Path, made: Any, models: Mapping[str, Model], seed: int = 0) -> RunDir:

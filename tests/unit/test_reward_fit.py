@@ -36,7 +36,7 @@ def small(*, seed: int = 0, lora: Lora | None = None, **machine: Any) -> Any:
 def teach(model: Any, examples: Any, *, order: list[Any] | None = None, **given: Any) -> Any:
     plan: dict[str, Any] = {"lr": 3e-3, "epochs": 60.0, "batch": 8, "schedule": "linear"} | given
     noted = [] if order is None else order
-    return model.fit(examples, plan=FitPlan(**plan), reference=None, seed=0, seen=lambda step, ids: noted.append(tuple(ids)))
+    return model.fit(examples, plan=FitPlan(**plan), reference=None, seed=0, seen=lambda step, ids, **facts: noted.append(tuple(ids)))
 
 
 def gaps(model: Any, examples: Any = PAIRS) -> list[float]:

@@ -43,7 +43,7 @@ def serving(model: Model, tmp_path: Path, more: str = "", **settings: Any) -> It
 
 def taught(model: ServedLearner, *texts: str) -> ServedLearner:
     examples = [Example(f"e{i}", "p", text) for i, text in enumerate(texts)]
-    return model.fit(examples, plan=FitPlan(), reference=None, seed=0, seen=lambda step, ids: None)
+    return model.fit(examples, plan=FitPlan(), reference=None, seed=0, seen=lambda step, ids, **facts: None)
 
 
 def said(model: ServedLearner, prompt: str = "p", **more: Any) -> str:
@@ -93,7 +93,7 @@ def test_memory_is_held_by_the_server_or_the_model_and_not_both(tmp_path: Path) 
             inner.log_probs([Turn("1+1=", Completion("2"))]).__next__()
         assert first.count_tokens("1+1=") == 4 and first.id == before
         ((pid, _, _),) = lives(tmp_path / "lives")
-        candidate = first.fit(SUMS, plan=FitPlan(lr=1e-2, batch=4), reference=first, seed=0, seen=lambda step, ids: None)
+        candidate = first.fit(SUMS, plan=FitPlan(lr=1e-2, batch=4), reference=first, seed=0, seen=lambda step, ids, **facts: None)
         assert not runs(pid)
         scores = list(candidate.log_probs([Turn("1+1=", Completion("2"))]))
         assert len(lives(tmp_path / "lives")) == 1  # nothing was asked
@@ -159,7 +159,7 @@ def greedy(model: Any) -> list[str]:
 
 
 def grown(model: ServedLearner, seed: int) -> ServedLearner:
-    return model.fit(SUMS, plan=FitPlan(batch=4, **HARD), reference=None, seed=seed, seen=lambda step, ids: None)  # type: ignore[arg-type]
+    return model.fit(SUMS, plan=FitPlan(batch=4, **HARD), reference=None, seed=seed, seen=lambda step, ids, **facts: None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])

@@ -154,7 +154,11 @@ def test_the_order_of_examples_is_told_step_by_step_and_depends_on_the_seed() ->
     def order(seed: int) -> list[list[str]]:
         steps: list[list[str]] = []
         Tabular().fit(
-            examples, plan=FitPlan(lr=0.1, epochs=1.5, batch=16), reference=None, seed=seed, seen=lambda _, ids: steps.append(list(ids))
+            examples,
+            plan=FitPlan(lr=0.1, epochs=1.5, batch=16),
+            reference=None,
+            seed=seed,
+            seen=lambda _, ids, **facts: steps.append(list(ids)),
         )
         return steps
 

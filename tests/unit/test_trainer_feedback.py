@@ -41,7 +41,7 @@ def examples_for(loss, model):
 
 def teach(model, examples, reference=None, **plan):
     plan = {"lr": 1e-3, "epochs": 4.0, "batch": 6} | plan
-    return model.fit(examples, plan=FitPlan(**plan), reference=reference, seed=0, seen=lambda step, ids: None)
+    return model.fit(examples, plan=FitPlan(**plan), reference=reference, seed=0, seen=lambda step, ids, **facts: None)
 
 
 def likes(model):

@@ -43,7 +43,7 @@ class Counting:
 
 def teach(model, examples, reference=None, **plan):
     plan = {"lr": 1e-3, "epochs": 1.0, "batch": 8} | plan
-    return model.fit(examples, plan=FitPlan(**plan), reference=reference, seed=0, seen=lambda step, ids: None)
+    return model.fit(examples, plan=FitPlan(**plan), reference=reference, seed=0, seen=lambda step, ids, **facts: None)
 
 
 def text(numbers):

@@ -38,7 +38,9 @@ def ask(model: TorchLM, requests: Iterable[Request]) -> list[Response]:
 def fit(model: TorchLM, examples: Iterable[Example] = SUMS, *, seed: int = 0, order: list[Any] | None = None, **plan: Any) -> TorchLM:
     plan = {"lr": 1e-2, "epochs": 2.0, "batch": 4} | plan
     noted = [] if order is None else order
-    return model.fit(examples, plan=FitPlan(**plan), reference=None, seed=seed, seen=lambda step, ids: noted.append((step, tuple(ids))))
+    return model.fit(
+        examples, plan=FitPlan(**plan), reference=None, seed=seed, seen=lambda step, ids, **facts: noted.append((step, tuple(ids)))
+    )
 
 
 def weights(model: TorchLM) -> torch.Tensor:

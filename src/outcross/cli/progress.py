@@ -52,7 +52,7 @@ class Log:
         self._began: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()
 
-    def stage(self, round: str, stage: str, done: int, total: int | None, counts: Mapping[str, int], /) -> None:
+    def stage(self, round: str, stage: str, done: int, total: int | None, counts: Mapping[str, float], /) -> None:
         key, now = (round, stage), time.monotonic()
         with self._lock:
             began = self._began.setdefault(key, now)
@@ -62,6 +62,8 @@ class Log:
             self._spoke[key] = now
         of = f"/{total:,}" if total else ""
         self._line(f"{round}  {stage}  {done:,}{of}{_pace(done, total, now - began)}  {_listed(counts)}".rstrip())
+
+    def learnt(self, round: str, role: str, step: int, facts: Mapping[str, float], /) -> None: ...
 
     def note(self, text: str, /) -> None:
         self._line(text)
@@ -87,7 +89,7 @@ class Live:
         self._lock = threading.Lock()
         self.progress = _progress(screen)
 
-    def stage(self, round: str, stage: str, done: int, total: int | None, counts: Mapping[str, int], /) -> None:
+    def stage(self, round: str, stage: str, done: int, total: int | None, counts: Mapping[str, float], /) -> None:
         with self._lock:
             if round != self._round:
                 self._begin(round)
@@ -108,6 +110,8 @@ class Live:
         for task in self._tasks.values():
             self.progress.remove_task(task)
         self._tasks.clear()
+
+    def learnt(self, round: str, role: str, step: int, facts: Mapping[str, float], /) -> None: ...
 
     def note(self, text: str, /) -> None:
         self._print(text, "dim")
@@ -168,8 +172,8 @@ def _short(text: str, width: int) -> str:
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {amount:,}" for name, amount in counts.items())
+def _listed(counts: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {f'{amount:,}' if isinstance(amount, int) else f'{amount:.3g}'}" for name, amount in counts.items())
 
 
 def _pace(done: int, total: int | None, seconds: float) -> str:

@@ -100,6 +100,7 @@ class RunFile(_Strict):
     journal: str | None = Field(default=None, description="a journal of answers that runs share; None: the run's own, in its folder")
     data_only: int | None = Field(default=None, gt=0, description="rounds of generating and verifying, with no training")
     proofs: list[str] = Field(default_factory=list, description="what `outcross verifier-check` wrote: files, or folders of them")
+    track: list[str] = Field(default_factory=list, description="tensorboard, trackio, wandb or mlflow, told beside the run's own record")
     base: str | None = Field(default=None, description="folder that relative paths start from; None: the run file's own")
 
 
@@ -169,7 +170,15 @@ class Plan:
         journal = None if self.file.journal is None else self.base / Path(self.file.journal).expanduser()
         errors = ErrorRule(**self.file.errors.model_dump())
         return Options(
-            budget, self.file.unsafe, self.file.keep_models, config, self.file.name, journal, errors=errors, proofs=self.proofs()
+            budget,
+            self.file.unsafe,
+            self.file.keep_models,
+            config,
+            self.file.name,
+            journal,
+            errors=errors,
+            proofs=self.proofs(),
+            track=tuple(self.file.track),
         )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from outcross.engine import admission, alarms, canaries, divergence, examined, mixing, release, steps
+from outcross.engine import admission, alarms, canaries, divergence, examined, mixing, release, steps, trackers
 from outcross.engine.budget import Budget, Meter
 from outcross.engine.champions import KeepModels, holder, prune, reached
 from outcross.engine.conserve import Counter, ErrorRule, blamed
@@ -44,7 +44,7 @@ class Options:
     unsafe: allows what principle forbids (replacing history), headed so in every report.
     journal: a journal that runs share; None: the run's own, or the one it was begun with. offline: nothing is asked, and a question that
         the journal does not hold ends the run. errors: how many answers a verifier may be unable to judge before the run stops.
-        proofs: what shows that judges, votes and trained verifiers beat no filter.
+        proofs: what shows that judges, votes and trained verifiers beat no filter. track: `engine.trackers.NAMES` to tell beside the record.
     """
 
     budget: Budget = Budget()
@@ -56,6 +56,7 @@ class Options:
     offline: bool = False
     errors: ErrorRule = ErrorRule()
     proofs: tuple[Proof, ...] = ()
+    track: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def run(
     Raises `GuardError` for a plan that cannot keep the guarantees and `DataError` for unusable data, both before anything is
     spent; `ConfigError` when `root` holds another run; `RunLocked`; `BudgetReached`; `StoreError` when the disk is full.
     """
+    trackers.check(options.track)
     headings = check_plan(recipe, models, unsafe=options.unsafe, proofs=options.proofs)
     facts = check_bench(recipe.bench)
     check_floor(recipe, facts)
@@ -103,8 +105,11 @@ def run(
                 if isinstance(model, KeepsLogs):
                     model.log_to(root / "logs" / f"attempt_{attempt}")
             meter = Meter(options.budget, journal, seconds_before(target))
-            loop = _Loop(recipe, dict(models), RunDir(root), seed, options, watch, facts, runner(Executor(journal, meter)), meter, attempt)
-            return loop.go()
+            with trackers.tracked(options.track, target, manifest["name"], options.config, watch) as told:
+                loop = _Loop(
+                    recipe, dict(models), RunDir(root), seed, options, told, facts, runner(Executor(journal, meter)), meter, attempt
+                )
+                return loop.go()
 
 
 @contextmanager

@@ -218,12 +218,14 @@ def fit(
     steps = count = 0
     with Writer(part.folder / f"order{suffix(role)}.parquet", ORDER, _encode_order) as table:
 
-        def seen(step: int, ids: Sequence[str]) -> None:
+        def seen(step: int, ids: Sequence[str], **told: float) -> None:
             nonlocal steps, count
             steps, count = step + 1, count + len(ids)
             for item in ids:
                 table.add((step, item))
-            part.watch.stage(part.label, f"train {role}", steps, None, {"examples": count})
+            loss = {"loss": told["loss"]} if "loss" in told else {}
+            part.watch.stage(part.label, f"train {role}", steps, None, {"examples": count, **loss})
+            part.watch.learnt(part.label, role, step, told)
 
         plan = what.plan if part.phase.mix.order is None else replace(what.plan, shuffle=False)
         candidate = start.fit(examples, plan=plan, reference=reference, seed=ctx.seed_of("fit", role), seen=seen)

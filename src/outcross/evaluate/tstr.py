@@ -52,7 +52,7 @@ class Teaching:
         truth = np.array([classes.index(kind) for _, kind in tested])
         right, chance = np.zeros(len(tested)), np.zeros(len(tested))
         for seed in range(self.seeds):
-            taught = classifier.fresh(seed).fit(rows, plan=self.plan, reference=None, seed=seed, seen=lambda step, ids: None)
+            taught = classifier.fresh(seed).fit(rows, plan=self.plan, reference=None, seed=seed, seen=lambda step, ids, **facts: None)
             scores = np.array(_said(taught, tested, classes))
             taught.close()
             right += scores.argmax(axis=1) == truth

@@ -13,6 +13,6 @@ def taught(model: Trainable, examples: Iterable[Example], *, plan: FitPlan = Fit
 
     It is made anew whenever the run is resumed, so keep it small, or save it once and name the folder. Raises what `fit` raises.
     """
-    learnt = model.fit(examples, plan=plan, reference=None, seed=seed, seen=lambda step, ids: None)
+    learnt = model.fit(examples, plan=plan, reference=None, seed=seed, seen=lambda step, ids, **facts: None)
     model.close()
     return learnt

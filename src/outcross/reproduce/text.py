@@ -77,7 +77,7 @@ class TextLineage:
 
     def plan(self, place: Place, /) -> tuple[Recipe, Mapping[Role, Model]]:
         passages = self.corpus.read(place.data)
-        first = self._first(passages, place)
+        first = first_model(passages, self.rows, place)
         bench = self._bench(passages)
         mix = Mixture(self.history, WAIVED)
         if self.real:
@@ -106,21 +106,20 @@ class TextLineage:
         )
         return Bench(passages.tasks("train", self.rows), tasks, real, probes, Observe())
 
-    def _first(self, passages: Passages, place: Place) -> Model:
-        """The first model, trained on real text by the plan of every generation; all lineages of a corpus and seed share it."""
-        from outcross.models.torch_lm import from_config, torch_lm
-        from outcross.train.machine import Machine
 
-        folder = place.folder / f"first-{self.corpus.name}-{self.rows}"
-        machine = Machine(micro_batch=PLAN.batch, sample_batch=512, threads=1)
-        if not folder.exists():
-            tokenizer = passages.tokenizer(Path(f"{folder}-tokenizer"))
-            untrained = from_config(MODEL, tokenizer=str(tokenizer), seed=place.seed, machine=machine)
-            trained = untrained.fit(
-                passages.examples("train", self.rows), plan=PLAN, reference=None, seed=place.seed, seen=lambda step, ids: None
-            )
-            save_folder(folder, trained.save)
-        return torch_lm(str(folder), machine=machine)
+def first_model(passages: Passages, rows: int, place: Place, plan: FitPlan = PLAN) -> Model:
+    """The first model, trained on real text by `plan`; all lineages of a corpus, a number of rows and a seed share it."""
+    from outcross.models.torch_lm import from_config, torch_lm
+    from outcross.train.machine import Machine
+
+    folder = place.folder / f"first-{passages.corpus.name}-{rows}"
+    machine = Machine(micro_batch=plan.batch, sample_batch=512, threads=1)
+    if not folder.exists():
+        tokenizer = passages.tokenizer(Path(f"{folder}-tokenizer"))
+        untrained = from_config(MODEL, tokenizer=str(tokenizer), seed=place.seed, machine=machine)
+        trained = untrained.fit(passages.examples("train", rows), plan=plan, reference=None, seed=place.seed, seen=lambda step, ids: None)
+        save_folder(folder, trained.save)
+    return torch_lm(str(folder), machine=machine)
 
 
 REPLACE = TextLineage(TINYSTORIES, "its own text alone")

@@ -60,14 +60,15 @@ class Cost(Protocol):
 
 
 class _Order(TrainerCallback):  # type: ignore[misc]
-    """Reports each optimiser step's examples once the step has been taken."""
+    """Reports each optimiser step's examples once the step has been taken, and in `facts` what is noted of it meanwhile."""
 
     def __init__(self, rows: Rows, steps: list[list[int]], seen: Seen) -> None:
         self.rows, self.steps, self.seen = rows, steps, seen
+        self.facts: dict[str, float] = {}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step = state.global_step - 1
-        self.seen(step, [self.rows.ids[row] for row in self.steps[step]])
+        self.seen(step, [self.rows.ids[row] for row in self.steps[step]], **self.facts)
 
 
 class OutcrossTrainer(Trainer):  # type: ignore[misc]
@@ -90,7 +91,8 @@ class OutcrossTrainer(Trainer):  # type: ignore[misc]
         micro_batch: int,
         autocast: bool,
     ) -> None:
-        super().__init__(model=model, args=args, train_dataset=steps, callbacks=[_Order(rows, steps, seen)])
+        self.order = _Order(rows, steps, seen)
+        super().__init__(model=model, args=args, train_dataset=steps, callbacks=[self.order])
         self.remove_callback(PrinterCallback)
         self.rows, self.cost, self.steps, self.plan = rows, cost, steps, plan
         self.micro_batch = micro_batch
@@ -121,6 +123,7 @@ class OutcrossTrainer(Trainer):  # type: ignore[misc]
             _restore_random_state(state, self.args.device)
         if not bool(loss.isfinite()):
             raise self._not_finite("loss", float(loss))
+        self.order.facts["loss"] = float(loss)
         return loss
 
     def _accumulate(self, model: Any, inputs: list[int]) -> Tensor | None:
@@ -145,6 +148,7 @@ class OutcrossTrainer(Trainer):  # type: ignore[misc]
         norm: Tensor = torch.nn.utils.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
         if not bool(norm.isfinite()):
             raise self._not_finite("gradient norm", float(norm))
+        self.order.facts |= {"gradient_norm": float(norm), "learning_rate": self.optimizer.param_groups[0]["lr"]}
         return norm
 
     def _halved(self, rows: int) -> int:
