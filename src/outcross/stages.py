@@ -165,6 +165,15 @@ class Trainable(Model, Protocol):
     def load(self, folder: Path, /) -> Self: ...
 
 
+@runtime_checkable
+class KeepsProgress(Trainable, Protocol):
+    """A model whose `fit` goes on where it was killed."""
+
+    def keeping(self, progress: Path, cache: Path, /) -> Self:
+        """This model, whose fits keep in `progress` what the fit under way has come to, and in `cache` what other fits may use. The same fit,
+        begun again, goes on from there and comes to the same weights; both folders may be removed after it."""
+
+
 # ── Talking to models ──────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True, slots=True)
 class Ask:

@@ -18,7 +18,7 @@ from outcross.stages import FitPlan
 from outcross.types import Example, Origin, Sampling, Task
 from outcross.verify.exact import Exact
 
-CPU = Machine(device="cpu", threads=1)
+CPU = Machine(device="cpu", threads=1, checkpoint_seconds=0.0)  # a checkpoint after every step
 CONFIG = {
     "model_type": "llama",
     "hidden_size": 32,

@@ -162,7 +162,7 @@ def test_without_a_choice_nothing_is_run(words: tuple[str, ...]) -> None:
         (("gaussian-varience",), "did you mean 'gaussian-variance'?"),
         (("opt-125m-fine-tuned",), "is cited only"),
         (("gerstgrasser-text-cold",), "trained models begin at --scale small"),
-        (("gerstgrasser-text-cold", "--scale", "small"), "it needs text: --data FOLDER"),
+        (("gerstgrasser-text-cold", "--scale", "small"), "it needs data: --data FOLDER"),
         (("gerstgrasser-text-cold", "--scale", "small", "--data", "{folder}"), "lacks tinystories/tinystories_sample.txt"),
         (("--all", "--data", "{folder}/nowhere"), "there is no folder"),
     ],
@@ -175,7 +175,7 @@ def test_a_claim_that_cannot_be_run_is_refused_by_name_before_anything_is_spent(
 
 def test_all_goes_on_without_what_cannot_be_run(tmp_path: Path) -> None:
     entries = study(tmp_path, "small").run(find(["kuhn-value", "gerstgrasser-text-cold"]), lambda text: None)
-    assert [(entry.verdict, entry.why) for entry in entries] == [("holds", ""), ("not run", "it needs text: --data FOLDER")]
+    assert [(entry.verdict, entry.why) for entry in entries] == [("holds", ""), ("not run", "it needs data: --data FOLDER")]
     with pytest.raises(ConfigError):
         find(["nothing"])
 

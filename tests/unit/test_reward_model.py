@@ -17,11 +17,12 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import outcross
 from outcross.errors import ConfigError, ModelError
-from outcross.models.sequence_classifier import batches, read_off, sequence_classifier
+from outcross.models.sequence_classifier import batches, sequence_classifier
 from outcross.models.tabular import Tabular
 from outcross.models.tokens import character_tokenizer
 from outcross.stages import Values
 from outcross.train.machine import Machine
+from outcross.train.read_off import read_off
 from outcross.types import Completion, Message, Turn
 from outcross.verify.reward_model import RewardModel, rank, z_score
 

@@ -9,14 +9,16 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 from test_cli import call
-from toys import FREE, HELD_OUT, PROBES, model, outcomes, phase, play, recipe, record
+from toys import FREE, HELD_OUT, LEARN, PROBES, model, outcomes, phase, play, recipe, record
 
+from outcross.cli.mix import mixture_of
 from outcross.config.runfile import load
 from outcross.engine.alarms import alarms_of
 from outcross.engine.loop import Options, run
 from outcross.engine.store import RunDir, read_json
 from outcross.engine.tables import rows_of
 from outcross.engine.watch import Silent
+from outcross.engine.what_if import stored
 from outcross.errors import GuardError
 from outcross.gate.monitors.alarms import Alarms, Rung
 from outcross.recipe import Recipe, canonical
@@ -219,3 +221,25 @@ def test_a_run_file_names_alarms_their_ladder_and_further_probes(tmp_path: Path)
     assert [item.name for item in found.probes] == ["diversity_distinct_wild"]
     path.write_text(text.replace("bench:\n", "bench:\n  alarms: alarms\n"), encoding="utf-8")
     assert load(path).recipe.make().bench.alarms == Alarms()
+
+
+def test_mixtures_of_before_a_rollback_are_made_again_as_they_were(tmp_path: Path) -> None:
+    found = through(watched(*BAD, rounds=5), tmp_path)
+    assert any(turn.undone for turn in found.rounds())
+    made = list(stored(found))
+    assert len(made) == 5
+    for item in made:
+        item.check(item.deal(mixture_of(item))[1])
+
+
+def test_the_models_that_a_rollback_goes_back_to_stay_on_disk_for_every_role(tmp_path: Path) -> None:
+    """The last good round taught the judge; the policy of that time is an older one, and both are what is gone back to."""
+    judge = phase("b", learn={"judge": LEARN}, rounds=1)
+    probe = ByDepth((0.9, 0.9, 0.9, 0.75, 0.2))
+    made = recipe(phase("a", rounds=2), judge, phase("c", rounds=2), alarms=Alarms(ladder=LADDER, probes=(probe,)))
+    models = {"policy": model(), "judge": model()}
+    with pytest.raises(GuardError, match=r"rolled back to b/0000, without c/0000"):
+        play(made, tmp_path, models, keep_models="champion")
+    found = RunDir(tmp_path)
+    assert found.champion() == (tmp_path / "a/0001/model").resolve() and (tmp_path / "a/0001/model").is_dir()
+    assert [path.parent.name for path in sorted(tmp_path.glob("a/*/model"))] == ["0001"]

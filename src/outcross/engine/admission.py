@@ -218,9 +218,12 @@ def take_in(run: RunDir, turn: RoundDir, done: Sequence[RoundDir], phases: Itera
 
 
 def learnable(done: Sequence[RoundDir], turn: RoundDir) -> tuple[RoundDir, ...]:
-    """The earlier rounds whose rows `turn` may learn from: those that were promoted, and those that people admitted afterwards."""
-    late = _late(turn.folder)
-    return tuple(item for item in done if (item.promoted and not _held(item)) or item.label in late)
+    """The earlier rounds whose rows `turn` may learn from: those that were promoted, and those that people admitted afterwards. A promotion
+    that a round of `done` rolled back is none; one that was rolled back later still was one when `turn` learnt."""
+    late, known = _late(turn.folder), {item.label for item in done}
+    stood = (item for item in done if item.record["outcome"] == "promoted" and item.undone_by not in known and not _held(item))
+    allowed = {*late, *(item.label for item in stood)}
+    return tuple(item for item in done if item.label in allowed)
 
 
 def has_news(done: Sequence[RoundDir], folder: Path) -> bool:

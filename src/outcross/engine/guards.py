@@ -23,7 +23,8 @@ from outcross.types import Array, Content, Example, Prompt, Task, content_hash
 SOUND = ("kernel", "executed", "exact")  # grounds that may serve training and the gate alike
 KINDS = ("quality", "diversity", "fit")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # phases and roles name folders and files
-TAKEN = ("start", "logs", "tombstones", "champion", "release", "export", "lock", "final")  # what a run's folder holds beside its phases
+# what a run's folder holds beside its phases
+TAKEN = ("start", "logs", "tombstones", "champion", "release", "export", "lock", "final", "training")
 
 
 def check_plan(recipe: Recipe, models: Mapping[Role, Model], *, unsafe: bool = False, proofs: Sequence[Proof] = ()) -> list[str]:

@@ -7,6 +7,7 @@ round's record is complete on disk before its promotion takes effect.
 from __future__ import annotations
 
 import resource
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -26,7 +27,7 @@ from outcross.engine.guards import BenchFacts, check_bench, check_floor, check_p
 from outcross.engine.past import Recorded
 from outcross.engine.place import open_journal
 from outcross.engine.proofs import Proof
-from outcross.engine.resume import append_metric, check_same, manifest_of, prepare, seconds_before
+from outcross.engine.resume import append_metric, changed_versions, check_intact, check_same, manifest_of, prepare, seconds_before
 from outcross.engine.store import DISK_ERRORS, RoundDir, RoundRows, RunDir, checksums, read_measurements, save_folder, suffix, write_json
 from outcross.engine.tables import MEASUREMENTS, Writer, encode_measurements
 from outcross.engine.watch import Silent, Watch
@@ -99,6 +100,9 @@ def run(
     with _disk_errors(root), target.locked():
         if target.exists:
             check_same(target, manifest)
+            check_intact(target)
+            if changed := changed_versions(target, manifest):
+                watch.note(changed)
         with closing(open_journal(target, options.journal, offline=options.offline)) as journal:
             attempt = prepare(target, manifest)
             for model in models.values():
@@ -147,10 +151,11 @@ class _Loop:
             self._start()
         for phase in self.recipe.phases:
             for number in range(phase.rounds):
-                if reached(self.done, phase):
-                    break
                 turn = self.target.round(phase.name, number)
                 played = not turn.complete
+                if played and (why := reached(self.done, phase, self.target.start)):
+                    self.watch.note(f"{turn.label} is not needed: {why}")
+                    break
                 if played:
                     self._settle()
                     self._play(phase, turn)
@@ -159,6 +164,7 @@ class _Loop:
                     self._stop_if_asked(self.done[-1])
         self._settle()
         self._claim()
+        shutil.rmtree(self.target.training, ignore_errors=True)
         outcomes = [turn.record["outcome"] for turn in self.done]
         last = self.done[-1].decision if self.done else None
         return Result(
@@ -250,9 +256,8 @@ class _Loop:
         label = turn.label if single else f"{turn.label}/{k}"
         history = admission.learnable(self.done, turn)
         phase = alarms.lifted(self.recipe.bench, phase, self.done)
-        return steps.Part(
-            phase, self.recipe.bench, self.facts, folder, label, history, self.target.tombstones(), self.watch, self.options.errors
-        )
+        bench, buried, kept = self.recipe.bench, self.target.tombstones(), self.target.training
+        return steps.Part(phase, bench, self.facts, folder, label, history, buried, self.watch, self.options.errors, training=kept)
 
     def _turn(
         self, phase: Phase, part: steps.Part, current: Mapping[Role, Model]

@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from outcross.engine.guards import gate_of, probes_of, watched_by
-from outcross.engine.store import FORMAT, RunDir, sweep, write_json
-from outcross.errors import ConfigError
+from outcross.engine.store import FORMAT, RunDir, file_hash, sweep, write_json
+from outcross.errors import ConfigError, StoreError
 from outcross.recipe import Recipe, Release, canonical, fingerprint
 from outcross.stages import Model, Role, name_of
 
@@ -101,6 +101,33 @@ def check_same(run: RunDir, manifest: dict[str, Any]) -> None:
             f"{run.root} holds another run; these differ (there → here):\n{shown}{more}\n"
             "Use another folder (--out) for the changed run, or undo the change to resume this one."
         )
+
+
+def check_intact(run: RunDir) -> None:
+    """Raises `StoreError` when a file of a complete round is gone, or is not the one whose checksum the round's record holds: what is not
+    there would otherwise not be learnt from, and nobody would be told."""
+    wrong = [
+        f"{path} {'was changed' if path.exists() else 'is gone'}"
+        for turn in run.rounds()
+        for name, digest in turn.record["files"].items()
+        for path in [turn.folder / name]
+        if not path.exists() or file_hash(path) != digest
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise StoreError(
+            f"the record of {run.root} is not what was written: {'; '.join(wrong[:5])}{more}. Restore the files from a copy; later rounds "
+            "learn from them, and records are never rebuilt silently"
+        )
+
+
+def changed_versions(run: RunDir, manifest: Mapping[str, Any]) -> str:
+    """What is installed in another version than when the run was begun, in a sentence; empty when nothing is."""
+    old, new = run.manifest["versions"], manifest["versions"]
+    told = [f"{name} {old.get(name, 'none')} → {new.get(name, 'none')}" for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    return (
+        f"the run was begun with other versions ({', '.join(told)}); what follows may differ from what it would have been" if told else ""
+    )
 
 
 def _plain(value: Any) -> Any:

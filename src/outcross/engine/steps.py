@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from outcross.engine.store import RoundDir, read_json, save_folder, suffix, writ
 from outcross.engine.tables import (
     DROPS,
     EXAMPLES,
+    LOSSES,
     ORDER,
     SAMPLES,
     Writer,
@@ -34,7 +35,7 @@ from outcross.engine.tables import (
 from outcross.engine.watch import Watch
 from outcross.errors import GuardError, StageError, StoreError
 from outcross.recipe import Bench, Learn, Phase
-from outcross.stages import Context, CountsTokens, Model, Role, Trainable, name_of, version_of
+from outcross.stages import Context, CountsTokens, KeepsProgress, Model, Role, Trainable, name_of, version_of
 from outcross.text import prompt_text, words
 from outcross.types import Content, Drop, Example, Group
 
@@ -57,6 +58,7 @@ class Part:
     errors: ErrorRule = ErrorRule()
     verifying: list[Counter] = field(default_factory=list)  # those of the batch at hand, a verifier each
     held: bool = False  # what the round made waits for people and enters no mixture
+    training: Path | None = None  # where fits keep what a run that was stopped goes on from
 
     def marked(self, step: str) -> Json | None:
         """What the step's marker holds, or None while the step is not done."""
@@ -205,7 +207,8 @@ def _words(content: Any) -> int:
 def fit(
     part: Part, ctx: Context, role: Role, what: Learn, start: Trainable, reference: Model | None, examples: Iterable[Example]
 ) -> tuple[Trainable, Json]:
-    """Train a candidate and save it; the order in which examples met the optimiser goes to order.parquet."""
+    """Train a candidate and save it; the order in which examples met the optimiser goes to order.parquet, and what the model tells of each
+    step to losses.parquet."""
     folder = part.folder / f"model{suffix(role)}"
     done = part.marked(f"fit{suffix(role)}")
     if done is not None and folder.exists():
@@ -215,7 +218,11 @@ def fit(
                 f"{folder} holds the model {found.id}, and {done['model']} was fitted there; remove the folder to fit it again"
             )
         return found, done
+    learner = start
+    if part.training is not None and isinstance(start, KeepsProgress):
+        learner = start.keeping(part.training / "fit", part.training)
     steps = count = 0
+    facts: list[tuple[int, Mapping[str, float]]] = []
     with Writer(part.folder / f"order{suffix(role)}.parquet", ORDER, _encode_order) as table:
 
         def seen(step: int, ids: Sequence[str], **told: float) -> None:
@@ -223,23 +230,36 @@ def fit(
             steps, count = step + 1, count + len(ids)
             for item in ids:
                 table.add((step, item))
+            facts.append((step, told))
             loss = {"loss": told["loss"]} if "loss" in told else {}
             part.watch.stage(part.label, f"train {role}", steps, None, {"examples": count, **loss})
             part.watch.learnt(part.label, role, step, told)
 
         plan = what.plan if part.phase.mix.order is None else replace(what.plan, shuffle=False)
-        candidate = start.fit(examples, plan=plan, reference=reference, seed=ctx.seed_of("fit", role), seen=seen)
+        candidate = learner.fit(examples, plan=plan, reference=reference, seed=ctx.seed_of("fit", role), seen=seen)
+    if any(told for _, told in facts):
+        with Writer(part.folder / f"losses{suffix(role)}.parquet", LOSSES, _encode_losses) as losses:
+            for item in facts:
+                losses.add(item)
     if folder.exists():
         shutil.rmtree(folder)
     save_folder(folder, candidate.save)
     skipped = len(getattr(candidate, "skipped", ()))
-    facts = {"steps": steps, "examples": count, "start": start.id, "model": candidate.id, "depth": candidate.depth, "skipped": skipped}
-    return candidate, part.mark(f"fit{suffix(role)}", facts)
+    summary = {"steps": steps, "examples": count, "start": start.id, "model": candidate.id, "depth": candidate.depth, "skipped": skipped}
+    marked = part.mark(f"fit{suffix(role)}", summary)
+    if part.training is not None:
+        shutil.rmtree(part.training / "fit", ignore_errors=True)
+    return candidate, marked
 
 
 def _encode_order(rows: list[tuple[int, str]]) -> pa.RecordBatch:
     steps, ids = zip(*rows, strict=True)
     return pa.RecordBatch.from_arrays([pa.array(steps, pa.int32()), pa.array(ids, pa.string())], schema=ORDER)
+
+
+def _encode_losses(rows: list[tuple[int, Mapping[str, float]]]) -> pa.RecordBatch:
+    columns = [pa.array([told.get(name) for _, told in rows], pa.float64()) for name in LOSSES.names[1:]]
+    return pa.RecordBatch.from_arrays([pa.array([step for step, _ in rows], pa.int32()), *columns], schema=LOSSES)
 
 
 def versions(phase: Phase) -> tuple[dict[str, str], dict[str, Json]]:

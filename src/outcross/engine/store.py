@@ -6,10 +6,11 @@
          champion   ──▶  the model folder that holds now (champion.<role> for further roles)
          release    ──▶  the last round whose rows were released; a release is the rows of all released rounds
          start/          model/ and measurements.parquet of the first champion
-         <phase>/<round>/[inner_k/]  groups.parquet drops.parquet examples.parquet mixture.parquet order.parquet model/
+         <phase>/<round>/[inner_k/]  groups.parquet drops.parquet examples.parquet mixture.parquet order.parquet losses.parquet model/
                          measurements.parquet  steps/*.json  round.json  (rolled_back.json where a promotion was undone)
          final/          measurements of the last champion (and .first of the first one) on fresh items, when the run is over
          tombstones/     one file per recall or review: records that may not be learnt from any more
+         training/       while the run is not over: what a fit that was stopped goes on from, and what reference models said
          lock
 
 Everything is written to a temporary name, fsynced and renamed; `round.json` is written last and holds the checksums of
@@ -124,6 +125,12 @@ class RoundDir:
         return found
 
     @property
+    def undone_by(self) -> str | None:
+        """The label of the later round whose alarm rolled this promotion back; None while it stands."""
+        note = self.folder / "rolled_back.json"
+        return str(read_json(note)["by"]) if note.exists() else None
+
+    @property
     def undone(self) -> bool:
         """Whether a later round's alarm rolled this promotion back."""
         return (self.folder / "rolled_back.json").exists()
@@ -201,6 +208,11 @@ class RunDir:
     @property
     def start(self) -> Path:
         return self.root / "start"
+
+    @property
+    def training(self) -> Path:
+        """Where fits keep what a run that was stopped goes on from; no part of the record, and gone when the run is over."""
+        return self.root / "training"
 
     @property
     def own_journal(self) -> Path:

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from outcross.errors import ConfigError, ModelError
 from outcross.models.gguf import converted
 from outcross.models.tokens import Tokens, character_tokenizer
-from outcross.train.forward import device_named
+from outcross.train.forward import check_processes, device_named
 from outcross.train.machine import Machine
 
 NOTE = "outcross.json"  # beside the Hugging Face files: what they cannot say
@@ -85,7 +85,9 @@ def prepared(machine: Machine) -> torch.device:
         raise ConfigError(f"dtype {machine.dtype!r} is unknown; allowed: auto, {', '.join(DTYPES)}")
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
-    return device_named(machine.device)
+    device = device_named(machine.device)
+    check_processes(machine, device)
+    return device
 
 
 @contextmanager

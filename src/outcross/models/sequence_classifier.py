@@ -8,25 +8,23 @@ PyTorch and transformers are imported when a model is made, not when this module
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Self
 
 from outcross.errors import ConfigError, ModelError
 from outcross.models.tokens import Tokens
 from outcross.models.torch_lm import require_torch, weights_hash
 from outcross.stages import FitPlan, Model, Seen
 from outcross.train.machine import Lora, Machine
+from outcross.train.read_off import Output, ReadOff
 from outcross.types import Example, Turn, content_hash
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 WINDOW = 512  # turns held, and sorted by length, at once
-Output = Literal["logit", "log_odds", "probability"]
 _OUTPUTS = ("logit", "log_odds", "probability")
 
 
@@ -65,6 +63,7 @@ class SequenceClassifier:
         self._model, self._tokenizer, self._reading, self._depth = model, tokenizer, reading, depth
         self._id: str | None = None
         self._lock = threading.RLock()
+        self._kept: tuple[Path, Path] | None = None
 
     @property
     def id(self) -> str:
@@ -113,8 +112,9 @@ class SequenceClassifier:
         Raises `ModelError` when there is nothing to learn from, when a loss or gradient is not finite, or when one example alone does not fit
         into memory; `ConfigError` for another loss, and for comparisons of probabilities (`output`).
         """
-        from outcross.train import trainer
+        from outcross.train import launch, trainer
         from outcross.train.forward import rows_that_fit
+        from outcross.train.progress import progress_of
         from outcross.train.reward import RewardCost, encode_turns
 
         with self._lock:
@@ -126,10 +126,11 @@ class SequenceClassifier:
                 "sequence_classifier: output is 'probability', and the loss 'bt' compares logits; take output: logit or log_odds"
             )
         fitting = rows_that_fit(source.config, rows.longest, source.device) // (2 if rows.others else 1)
-        trainer.train(
+        launch.train(
             model,
             rows,
             RewardCost(rows, self._forward),
+            machine=self.machine,
             plan=plan,
             seed=seed,
             seen=seen,
@@ -138,8 +139,16 @@ class SequenceClassifier:
             task="SEQ_CLS",
             autocast=source.device.type == "cuda" and self.machine.dtype != "float32",
             checkpointing=self.machine.gradient_checkpointing,
+            progress=None if self._kept is None else progress_of(self._kept[0], self.id, rows, plan, seed, self.lora, self.machine),
         )
         return self._with(model.to(source.dtype), max(self.depth, rows.depth), tuple(rows.skipped))
+
+    def keeping(self, progress: Path, cache: Path, /) -> Self:
+        """This model, whose fits keep checkpoints in `progress` (`Machine.checkpoint_seconds`) and go on from them, bit for bit on a CPU; what a
+        reference said is kept in `cache`."""
+        found = copy.copy(self)
+        found._kept = (progress, cache)
+        return found
 
     def save(self, folder: Path, /) -> None:
         """Write a plain Hugging Face folder of a sequence classifier (safetensors and tokenizer) and the depth beside it."""
@@ -197,16 +206,10 @@ class SequenceClassifier:
             raise ModelError("an empty text has no token that a reward model could read")
         return found
 
-    def _forward(self, model: Any, rows: Sequence[Sequence[int]]) -> Tensor:
-        """A number per text, (rows,), in float32."""
-        import torch
-
-        lengths = torch.tensor([len(row) for row in rows])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        ids = torch.full(mask.shape, int(model.config.get_text_config().pad_token_id), dtype=torch.long)
-        ids[mask] = torch.tensor([token for row in rows for token in row])
-        logits = model(input_ids=ids.to(model.device), attention_mask=mask.long().to(model.device)).logits.float()
-        return read_off(logits, self._reading.label, self._reading.output)
+    @property
+    def _forward(self) -> ReadOff:
+        """(model, ids of texts) → a number per text."""
+        return ReadOff(self._reading.label, self._reading.output)
 
     def _open(self) -> Any:
         if self._model is None:
@@ -221,17 +224,6 @@ def batches(lengths: Sequence[int], tokens: int, rows: int | None) -> Iterator[l
         size = max(1, min(tokens // lengths[order[0]], rows or len(order)))
         yield order[:size]
         order = order[size:]
-
-
-def read_off(logits: Tensor, label: int, output: Output) -> Tensor:
-    """A number per row of (rows, labels): the label's logit, its log-odds against all others, or its probability; of a single label, which
-    is one against none, the logit is the log-odds."""
-    chosen = logits[:, label]
-    if output == "logit":
-        return chosen
-    others = [index for index in range(logits.shape[1]) if index != label]
-    odds = chosen - logits[:, others].logsumexp(1) if others else chosen
-    return odds if output == "log_odds" else odds.sigmoid()
 
 
 def sequence_classifier(

@@ -8,6 +8,7 @@ The server is started at the first request and stopped before this process train
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +24,7 @@ from outcross.models.served_adapters import ENVIRONMENT
 from outcross.models.served_process import Command, Patience, ServerPlace
 from outcross.models.served_station import Folder, Setup, Station
 from outcross.models.served_weights import Held, Weights
-from outcross.stages import CountsTokens, FitPlan, LogProbs, Model, Seen, TokenIds, Trainable
+from outcross.stages import CountsTokens, FitPlan, KeepsProgress, LogProbs, Model, Seen, TokenIds, Trainable
 from outcross.types import Completion, Example, Prompt, Request, Response, Turn, content_hash
 
 __all__ = ["Served", "ServedLearner", "ServerPlace", "served"]
@@ -104,6 +105,7 @@ class ServedLearner(Served):
     def __init__(self, weights: Weights, station: Station) -> None:
         super().__init__(weights, station, weights.depth)
         self._learner = weights
+        self._kept: tuple[Path, Path] | None = None
         self.skipped = weights.skipped
 
     @property
@@ -142,6 +144,8 @@ class ServedLearner(Served):
         self._station.make_room()
         start = self._learner.opened()
         held_to = reference._learner.opened() if isinstance(reference, ServedLearner) else reference
+        if self._kept is not None and isinstance(start, KeepsProgress):
+            start = start.keeping(*self._kept)
         learnt = start.fit(examples, plan=plan, reference=held_to, seed=seed, seen=seen)
         adapter = getattr(learnt, "adapter", None)
         if adapter is not None and self._station.setup.memory == "own":
@@ -149,6 +153,12 @@ class ServedLearner(Served):
             adapter.save(folder)
             self._station.adapters.note(learnt.id, start.id, folder)
         return type(self)(Weights(learnt), self._station)
+
+    def keeping(self, progress: Path, cache: Path, /) -> Self:
+        """As the model's own, where it can."""
+        found = copy.copy(self)
+        found._kept = (progress, cache)
+        return found
 
     def save(self, folder: Path, /) -> None:
         """As the model's own; the server reads it there."""

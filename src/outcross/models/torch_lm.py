@@ -8,6 +8,7 @@ PyTorch and transformers are imported when a model is made, not when this module
 
 from __future__ import annotations
 
+import copy
 import gc
 import hashlib
 import threading
@@ -52,6 +53,7 @@ class TorchLM:
         self._model, self._tokens, self._depth = model, tokens, depth
         self._id: str | None = None
         self._lock = threading.RLock()
+        self._kept: tuple[Path, Path] | None = None
         self._pending = Pending()
         self.adapter: Adapter | None = None
 
@@ -144,19 +146,23 @@ class TorchLM:
         example alone does not fit into memory; `ConfigError` for a loss that does not exist.
         """
         from outcross.models.score import context_length
-        from outcross.train import trainer
+        from outcross.train import launch, trainer
         from outcross.train.encode import encode
         from outcross.train.forward import rows_that_fit
         from outcross.train.policy import PolicyCost
+        from outcross.train.progress import progress_of
+        from outcross.train.scores import Scores
 
         with self._lock:
             source = self._open()
-            rows = encode(examples, self._tokens, min(plan.max_length, context_length(source.config)), reference)
+            scores = None if self._kept is None else Scores(self._kept[1])
+            rows = encode(examples, self._tokens, min(plan.max_length, context_length(source.config)), reference, scores)
             model = trainer.working_copy(source, lora=self.lora is not None)
-        adapter = trainer.train(
+        adapter = launch.train(
             model,
             rows,
             PolicyCost(rows, source.device),
+            machine=self.machine,
             plan=plan,
             seed=seed,
             seen=seen,
@@ -165,6 +171,7 @@ class TorchLM:
             lora=self.lora,
             autocast=source.device.type == "cuda" and self.machine.dtype != "float32",
             checkpointing=self.machine.gradient_checkpointing,
+            progress=None if self._kept is None else progress_of(self._kept[0], self.id, rows, plan, seed, self.lora, self.machine),
         )
         learnt = type(self)(
             model.to(source.dtype),
@@ -176,6 +183,13 @@ class TorchLM:
         )
         learnt.adapter = adapter
         return learnt
+
+    def keeping(self, progress: Path, cache: Path, /) -> Self:
+        """This model, whose fits keep checkpoints in `progress` (`Machine.checkpoint_seconds`) and go on from them, bit for bit on a CPU; what a
+        reference said is kept in `cache`."""
+        found = copy.copy(self)
+        found._kept = (progress, cache)
+        return found
 
     def save(self, folder: Path, /) -> None:
         """Write a plain Hugging Face folder (safetensors and tokenizer) and the depth beside it."""

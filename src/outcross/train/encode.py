@@ -14,19 +14,23 @@ from outcross.train.forward import Text
 from outcross.train.losses import PAIRED, TARGETED, check_policy_loss
 from outcross.train.refer import Referee
 from outcross.train.rows import Encoder, Rows, check_told, text_of
+from outcross.train.scores import Scores
 from outcross.types import Content, Example
 
 CHUNK = 2048  # examples encoded in one call of the tokenizer
 
 
-def encode(examples: Iterable[Example], encoder: Encoder, max_length: int, reference: Model | None = None) -> Rows:
+def encode(
+    examples: Iterable[Example], encoder: Encoder, max_length: int, reference: Model | None = None, scores: Scores | None = None
+) -> Rows:
     """Encode all examples, in order, with what `reference` thinks of those whose loss compares with it: asked once, 4 bytes a token kept.
+    What `scores` holds of it is not asked at all.
 
     One longer than `max_length` tokens is skipped and named, never cut: a cut answer teaches not to stop. One of "nll" without an
     answer is skipped too, which would teach to say nothing, and a pair of equal answers, which has no gradient. Raises `ModelError` if nothing is left, or if a completion is not text;
     `ConfigError` for an unknown loss.
     """
-    rows, longest, referee = Rows(), 0, Referee(encoder, max_length, reference)
+    rows, longest, referee = Rows(), 0, Referee(encoder, max_length, reference, scores)
     for chunk in chunks(examples):
         prompts = encoder.prompts([example.prompt for example in chunk])
         completions = encoder.completions([text_of(example, example.completion) for example in chunk])

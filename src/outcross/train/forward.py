@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from outcross.errors import ConfigError
+from outcross.train.machine import Machine
 
 CPU_BYTES = 1 << 30  # working memory aimed at on a CPU; on a GPU a quarter of the card
 
@@ -92,3 +93,17 @@ def device_named(name: str) -> torch.device:
         found = ", ".join(kind for kind, there in present.items() if there)
         raise ConfigError(f"device {name!r} cannot be used; here: auto, {found} ({torch.cuda.device_count()} of cuda)")
     return torch.device(name)
+
+
+def check_processes(machine: Machine, device: torch.device) -> None:
+    """Raises `ConfigError` where this machine cannot train in as many processes as asked for."""
+    if machine.processes < 1:
+        raise ConfigError(f"machine.processes is {machine.processes}; give a whole number from 1")
+    if machine.processes == 1 or device.type == "cpu":
+        return
+    if device.type != "cuda" or device.index is not None:
+        raise ConfigError(f"machine.processes is {machine.processes} on the device {str(device)!r}; several take device cuda, or cpu")
+    if machine.processes > torch.cuda.device_count():
+        raise ConfigError(
+            f"machine.processes is {machine.processes}, one GPU each, and {torch.cuda.device_count()} are visible; lower it to that"
+        )

@@ -16,6 +16,11 @@ class Machine:
     sample_batch: completions drawn at once; None: as many as safely fit.
     gradient_checkpointing: recompute activations in the backward pass: a third slower, far less memory.
     threads: CPU threads for this process; None leaves PyTorch's choice.
+    processes: that a language or reward model is trained in on this machine, each with its share of every step's examples: on GPUs one each,
+        counted from the first; on a CPU, `threads` threads each, or their share of the cores. Each holds all of the weights. The result is that of
+        one process up to rounding; with dropout it is as good and not the same.
+    checkpoint_seconds: of training between two checkpoints, from which a run that was killed goes on; None: as often as takes a fiftieth
+        of the time, every 30 seconds at most.
     """
 
     device: str = "auto"
@@ -24,6 +29,8 @@ class Machine:
     sample_batch: int | None = None
     gradient_checkpointing: bool = False
     threads: int | None = None
+    checkpoint_seconds: float | None = None
+    processes: int = 1
 
 
 @dataclass(frozen=True)

@@ -26,22 +26,26 @@ class PolicyCost:
         self.rows, self.device = rows, device
         self._plain: bool | None = None
 
-    def ahead(self, model: Any, step: Sequence[int], micro_batch: int) -> Tensor:
-        """KTO's z: the mean log π/π_ref of answers to other prompts over the step's rows that have one, not below 0."""
-        ratios, asked = [], [row for row in step if self.rows.losses[row].name == "kto" and row in self.rows.others]
+    def ahead(self, model: Any, chosen: Sequence[int], micro_batch: int) -> Tensor:
+        """Of which KTO's z is made: the log π/π_ref of answers to other prompts, added up over the rows that have one, and how many these are."""
+        ratios, asked = [], [row for row in chosen if self.rows.losses[row].name == "kto" and row in self.rows.others]
         for start in range(0, len(asked), micro_batch):
             part = asked[start : start + micro_batch]
             batch = pad([self.rows.others[row] for row in part], self.device)
             with torch.no_grad():
                 found = self._log_probs(model, batch)
             ratios.append(log_ratio(found, by_column([self.rows.references[row][1] for row in part], batch.mask), batch.mask))
-        return torch.cat(ratios).mean().clamp(min=0) if ratios else torch.zeros((), device=self.device)
+        found = torch.zeros(2, dtype=torch.promote_types(model.dtype, torch.float32), device=self.device)
+        for part in ratios:
+            found += torch.stack([part.sum(), torch.full_like(part[0], len(part))])
+        return found
 
     def of(self, model: Any, chosen: Sequence[int], step: Sequence[int], ahead: Tensor) -> Tensor:
-        """What some rows of a step add to its loss."""
+        """What some rows of a step add to its loss; z is the mean of `ahead`, not below 0."""
+        divergence = (ahead[0] / ahead[1].clamp(min=1)).clamp(min=0)
         pairs = [row for row in chosen if self.rows.losses[row].name in PAIRED]
         batch = pad([*map(self.rows.text, chosen), *(self.rows.others[row] for row in pairs)], self.device)
-        terms = self._terms(chosen, pairs, batch, self._log_probs(model, batch), ahead)
+        terms = self._terms(chosen, pairs, batch, self._log_probs(model, batch), divergence)
         found = torch.zeros((), device=self.device)
         for loss in dict.fromkeys(self.rows.losses[row] for row in chosen):
             mine = [index for index, row in enumerate(chosen) if self.rows.losses[row] == loss]

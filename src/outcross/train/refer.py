@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from outcross.errors import ModelError
 from outcross.stages import LogProbs, Model
 from outcross.train.forward import Text
 from outcross.train.losses import PAIRED, refers
 from outcross.train.rows import Encoder, Rows, text_of
-from outcross.types import Completion, Content, Example, Turn
+from outcross.train.scores import Key, Scores
+from outcross.types import Completion, Content, Example, Turn, content_hash
 
 
 class Referee:
     """Asks `reference` about the rows of one chunk after the other, and gives those of "kto" an answer to another prompt.
 
     Which answer stands beside a row of "kto" is the next such row's with another prompt (arXiv:2402.01306 §4.1), or at the end of a chunk
-    an earlier one's; rows wait until there is one. An answer that several rows of a chunk share, as all pairs of a task's answers do, is scored once.
+    an earlier one's; rows wait until there is one. An answer that several rows of a chunk share, as all pairs of a task's answers do, is scored once,
+    and one that `scores` holds not again.
     """
 
-    def __init__(self, encoder: Encoder, max_length: int, reference: Model | None) -> None:
-        self._encoder, self._max_length, self._reference = encoder, max_length, reference
+    def __init__(self, encoder: Encoder, max_length: int, reference: Model | None, scores: Scores | None = None) -> None:
+        self._encoder, self._max_length, self._reference, self._scores = encoder, max_length, reference, scores
         self._earlier: list[Example] = []  # at most two of "kto", of different prompts: partners of a chunk's last rows
         self._waiting: list[tuple[int, Example]] = []  # rows of "kto", all of one prompt, that have no partner yet
 
@@ -43,8 +45,7 @@ class Referee:
         for row, example in asked:
             for said in (example.completion, *((beside[row],) if row in beside else ())):
                 turns.setdefault((example.prompt, said), Turn(example.prompt, Completion(said)))
-        scored = (array("f", numbers) for numbers in self._reference.log_probs(turns.values()))
-        found = dict(zip(turns, scored, strict=True))
+        found = self._scored(self._reference, turns)
         for row, example in asked:
             own = found[example.prompt, example.completion]
             other = found[example.prompt, beside[row]] if row in beside else array("f")
@@ -55,6 +56,17 @@ class Referee:
                     f"{expected[0]} and {expected[1]}; take a reference with the same tokenizer"
                 )
             rows.references[row] = (own, other)
+
+    def _scored(self, reference: LogProbs, turns: Mapping[tuple[object, Content], Turn]) -> dict[tuple[object, Content], array[float]]:
+        """Of each turn the log-probabilities of its completion's tokens."""
+        keys = {} if self._scores is None else {name: _key(reference, turn) for name, turn in turns.items()}
+        known = {} if self._scores is None else self._scores.read(keys.values())
+        asked = {name: turn for name, turn in turns.items() if keys.get(name) not in known}
+        scored = (array("f", numbers) for numbers in reference.log_probs(asked.values()))
+        found = dict(zip(asked, scored, strict=True))
+        if self._scores is not None and found:
+            self._scores.add({keys[name]: numbers for name, numbers in found.items()})
+        return {name: found[name] if name in found else known[keys[name]] for name in turns}
 
     def finish(self) -> None:
         """Raises `ModelError` if rows of "kto" never met another prompt."""
@@ -80,3 +92,7 @@ class Referee:
                 rows.others[row], found[row] = Text(array("i", [*prompt, *said]), len(prompt)), partner.completion
                 rows.longest = max(rows.longest, length)
         return found
+
+
+def _key(reference: Model, turn: Turn) -> Key:
+    return bytes.fromhex(content_hash(reference.id, turn.prompt, turn.completion.content))

@@ -14,12 +14,11 @@ from outcross.errors import ConfigError, ModelError, did_you_mean
 from outcross.train.encode import chunks
 from outcross.train.forward import Text
 from outcross.train.losses import bt, value
+from outcross.train.read_off import ReadOff
 from outcross.train.rows import Rows, check_told, text_of
 from outcross.types import Completion, Example, Turn
 
 REWARD_LOSSES = ("bt", "value")
-ReadOff = Callable[[Any, Sequence[Sequence[int]]], Tensor]
-"""(model, token ids of texts) → one number per text, with its gradient."""
 
 
 class RewardCost:
@@ -28,7 +27,7 @@ class RewardCost:
     def __init__(self, rows: Rows, read_off: ReadOff) -> None:
         self.rows, self.read_off = rows, read_off
 
-    def ahead(self, model: Any, step: Sequence[int], micro_batch: int) -> Tensor:
+    def ahead(self, model: Any, chosen: Sequence[int], micro_batch: int) -> Tensor:
         """Nothing."""
         return torch.zeros(())
 

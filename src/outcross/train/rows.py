@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from array import array
 from collections import Counter
@@ -66,6 +67,21 @@ class Rows:
         self._ends.append(len(self._tokens))
         self.longest = max(self.longest, len(prompt) + len(completion))
         self.depth = max(self.depth, example.origin.depth)
+
+    def digest(self) -> str:
+        """Of everything that is learnt from these rows."""
+        found = hashlib.blake2b(digest_size=16)
+        for column in (self._tokens, self._starts, self._ends):
+            found.update(column.tobytes())
+        for told in (self.ids, self.weights, self.losses, self.targets, self.depth):
+            found.update(repr(told).encode())
+        for row, text in sorted(self.others.items()):
+            found.update(array("q", [row, text.start, *text.ids]).tobytes())
+        for numbers in (self.references, {row: (old,) for row, old in self.old.items()}):
+            for row, parts in sorted(numbers.items()):
+                for part in parts:
+                    found.update(array("d", [row, len(part), *part]).tobytes())
+        return found.hexdigest()
 
     def skip(self, example: Example, reason: str) -> None:
         """Leave an example out."""

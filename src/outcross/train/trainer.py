@@ -11,7 +11,7 @@ import math
 import random
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -29,7 +29,9 @@ from outcross.train.adapter import Adapter, taken
 from outcross.train.encode import optimiser_steps
 from outcross.train.forward import is_out_of_memory
 from outcross.train.machine import Lora
+from outcross.train.progress import Checkpoint, Progress
 from outcross.train.rows import Rows
+from outcross.train.team import Team
 
 
 def learning_rate_factor(step: int, *, steps: int, plan: FitPlan) -> float:
@@ -52,27 +54,25 @@ def learning_rate_factor(step: int, *, steps: int, plan: FitPlan) -> float:
 class Cost(Protocol):
     """What rows of a step add to its loss. `chosen` and `step` are places in the trainer's rows."""
 
-    def ahead(self, model: Any, step: Sequence[int], micro_batch: int) -> Tensor:
-        """What must be known of the whole step before its first micro-batch; no gradient."""
+    def ahead(self, model: Any, chosen: Sequence[int], micro_batch: int) -> Tensor:
+        """What must be known of the whole step before its first micro-batch: numbers that add up over the rows; no gradient."""
 
     def of(self, model: Any, chosen: Sequence[int], step: Sequence[int], ahead: Tensor) -> Tensor:
-        """What `chosen`, some rows of a step, add: added up over the step, its loss, however it was cut up."""
+        """What `chosen`, some rows of a step, add: added up over the step, its loss, however it was cut up. `ahead` is that of all its rows."""
 
 
-class _Order(TrainerCallback):  # type: ignore[misc]
-    """Reports each optimiser step's examples once the step has been taken, and in `facts` what is noted of it meanwhile."""
+class _Steps(TrainerCallback):  # type: ignore[misc]
+    """Says when an optimiser step has been taken, and stops after the one that was enough."""
 
-    def __init__(self, rows: Rows, steps: list[list[int]], seen: Seen) -> None:
-        self.rows, self.steps, self.seen = rows, steps, seen
-        self.facts: dict[str, float] = {}
+    def __init__(self, taken: Callable[[], bool]) -> None:
+        self.taken = taken
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        step = state.global_step - 1
-        self.seen(step, [self.rows.ids[row] for row in self.steps[step]], **self.facts)
+        control.should_training_stop |= self.taken()
 
 
 class OutcrossTrainer(Trainer):  # type: ignore[misc]
-    """Trains on encoded rows in a given order. `cost` gives the losses; gradients clipped to norm 1.
+    """Trains on encoded rows in a given order, from the last checkpoint of `progress` on. `cost` gives the losses; gradients clipped to norm 1.
 
     Raises `ModelError` when a loss or gradient is not finite, naming step and examples, and when one single row does
     not fit into memory.
@@ -90,22 +90,53 @@ class OutcrossTrainer(Trainer):  # type: ignore[misc]
         seen: Seen,
         micro_batch: int,
         autocast: bool,
+        progress: Progress | None,
+        resumed: Checkpoint | None,
+        team: Team,
     ) -> None:
-        self.order = _Order(rows, steps, seen)
-        super().__init__(model=model, args=args, train_dataset=steps, callbacks=[self.order])
+        super().__init__(model=model, args=args, train_dataset=steps, callbacks=[_Steps(self._taken)])
         self.remove_callback(PrinterCallback)
-        self.rows, self.cost, self.steps, self.plan = rows, cost, steps, plan
-        self.micro_batch = micro_batch
+        self.rows, self.cost, self.steps, self.plan, self.seen = rows, cost, steps, plan, seen
+        self.progress, self.resumed, self.team = progress, resumed, team
+        self.before = 0 if resumed is None else resumed.step  # optimiser steps taken by an earlier attempt
+        self.told: list[Mapping[str, float]] = [] if resumed is None else list(resumed.facts)
+        self.facts: dict[str, float] = {}  # of the step under way
+        self.micro_batch = micro_batch if resumed is None else resumed.micro_batch
         self.autocast = partial(torch.autocast, args.device.type, dtype=torch.bfloat16, enabled=autocast)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.steps, batch_size=None, shuffle=False)
+        return DataLoader(self.steps[self.before :], batch_size=None, shuffle=False)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        found: torch.optim.Optimizer = super().create_optimizer(model)
+        if self.resumed is not None:
+            found.load_state_dict(dict(self.resumed.optimizer))
+        return found
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         self._created_lr_scheduler = True
-        factor = partial(learning_rate_factor, steps=num_training_steps, plan=self.plan)
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+        steps = len(self.steps)
+        self.lr_scheduler = LambdaLR(
+            optimizer or self.optimizer, lambda step: learning_rate_factor(self.before + step, steps=steps, plan=self.plan)
+        )
         return self.lr_scheduler
+
+    @property
+    def step(self) -> int:
+        """The optimiser step under way, of all of the fit."""
+        return self.before + int(self.state.global_step)
+
+    def _taken(self) -> bool:
+        """Tell of the step that was just taken, and keep a checkpoint if one is due."""
+        self.told.append(dict(self.facts))
+        self.seen(self.step - 1, [self.rows.ids[row] for row in self.steps[self.step - 1]], **self.facts)
+        if self.progress is not None and self.progress.due() and self.step < len(self.steps):
+            self.progress.keep(self._checkpoint())
+        return False
+
+    def _checkpoint(self) -> Checkpoint:
+        weights = {name: tensor.detach() for name, tensor in self.model.named_parameters() if tensor.requires_grad}
+        return Checkpoint(self.step, self.told, self.micro_batch, weights, self.optimizer.state_dict(), _random_state(self.args.device))
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
@@ -114,46 +145,62 @@ class OutcrossTrainer(Trainer):  # type: ignore[misc]
         """Gradients of one optimiser step, and its loss. Memory that runs out halves the micro-batch and repeats the
         step with the same random numbers from gradients of zero."""
         model.train()
+        if self.resumed is not None and self.state.global_step == 0:
+            _restore_random_state(self.resumed.random, self.args.device)
+        self.team.draw_anew(self.step)
+        order = sorted(self.team.mine(inputs, self._work), key=self.rows.length)
+        ahead = self.team.added(self._fitting(model, order, lambda: self._ahead(model, order)))
+        loss = self._fitting(model, order, lambda: self._accumulate(model, order, inputs, ahead))
+        self.team.add_gradients(model.parameters())
+        loss = self.team.added(loss)
+        if not bool(loss.isfinite()):
+            raise self._not_finite("loss", float(loss))
+        self.facts["loss"] = float(loss)
+        return loss
+
+    def _work(self, row: int) -> int:
+        """Tokens of a row, with those of the answer beside it."""
+        return self.rows.length(row) + (len(self.rows.others[row].ids) if row in self.rows.others else 0)
+
+    def _fitting(self, model: Any, order: Sequence[int], compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` gives for the rows of `order`, with a micro-batch that fits into memory."""
         state = _random_state(self.args.device)
-        while (loss := self._accumulate(model, inputs)) is None:
-            self.micro_batch = self._halved(len(inputs))
+        while True:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self.micro_batch = self._halved(len(order))
             model.zero_grad(set_to_none=True)
             if self.args.device.type == "cuda":
                 torch.cuda.empty_cache()
             _restore_random_state(state, self.args.device)
-        if not bool(loss.isfinite()):
-            raise self._not_finite("loss", float(loss))
-        self.order.facts["loss"] = float(loss)
-        return loss
 
-    def _accumulate(self, model: Any, inputs: list[int]) -> Tensor | None:
-        """The step's loss with gradients added up over micro-batches; None if memory ran out."""
-        order = sorted(inputs, key=self.rows.length)
+    def _ahead(self, model: Any, order: Sequence[int]) -> Tensor:
+        with self.autocast():
+            return self.cost.ahead(model, order, self.micro_batch).to(self.args.device)
+
+    def _accumulate(self, model: Any, order: Sequence[int], step: Sequence[int], ahead: Tensor) -> Tensor:
+        """The loss of a step's rows in `order`, with gradients added up over micro-batches."""
         found = torch.zeros((), device=self.args.device)
-        try:
+        for start in range(0, len(order), self.micro_batch):
             with self.autocast():
-                ahead = self.cost.ahead(model, order, self.micro_batch)
-            for start in range(0, len(order), self.micro_batch):
-                with self.autocast():
-                    part = self.cost.of(model, order[start : start + self.micro_batch], inputs, ahead)
-                part.backward()
-                found += part.detach()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
+                part = self.cost.of(model, order[start : start + self.micro_batch], step, ahead)
+            part.backward()
+            found += part.detach()
         return found
 
     def _clip_grad_norm(self, model: Any) -> Tensor:
         norm: Tensor = torch.nn.utils.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
         if not bool(norm.isfinite()):
             raise self._not_finite("gradient norm", float(norm))
-        self.order.facts |= {"gradient_norm": float(norm), "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        self.facts |= {"gradient_norm": float(norm), "learning_rate": self.optimizer.param_groups[0]["lr"]}
         return norm
 
     def _halved(self, rows: int) -> int:
         if min(self.micro_batch, rows) == 1:
-            step = self.state.global_step
+            step = self.step
             longest = max(self.rows.length(row) for row in self.steps[step])
             raise ModelError(
                 f"out of memory in optimiser step {step} with a single example at a time ({longest} tokens at most); "
@@ -162,7 +209,7 @@ class OutcrossTrainer(Trainer):  # type: ignore[misc]
         return min(self.micro_batch, rows) // 2
 
     def _not_finite(self, what: str, value: float) -> ModelError:
-        step = self.state.global_step
+        step = self.step
         names = [self.rows.ids[row] for row in self.steps[step]]
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         return ModelError(
@@ -184,8 +231,13 @@ def train(
     task: Literal["CAUSAL_LM", "SEQ_CLS"] = "CAUSAL_LM",
     autocast: bool = False,
     checkpointing: bool = False,
+    progress: Progress | None = None,
+    team: Team | None = None,
 ) -> Adapter | None:
     """Train `model` in place on `rows`: all its weights, or adapters that are merged into them at the end, and returned.
+
+    progress: where checkpoints are kept, and one that is there is gone on from; `seen` hears of the steps before it again. team: the processes
+    that do this together, each with all of the arguments.
 
     A fresh AdamW, the plan's schedule, gradient norm clipped to 1. Equal arguments give bitwise equal weights on a CPU
     with a fixed number of threads. The process's random generators are left as they were. Raises `ModelError`.
@@ -197,9 +249,15 @@ def train(
         if checkpointing:
             learner.enable_input_require_grads()
             learner.activation_checkpointing_enable()
+        resumed = None if progress is None else _resumed(learner, progress)
+        learning = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+        team = team or Team()
+        team.begin(learning)
+        for step, facts in enumerate(() if resumed is None else resumed.facts):
+            seen(step, [rows.ids[row] for row in steps[step]], **facts)
         OutcrossTrainer(
             learner,
-            _arguments(folder, model, plan, len(steps), seed),
+            _arguments(folder, model, plan, len(steps) - (0 if resumed is None else resumed.step), seed),
             rows=rows,
             cost=cost,
             steps=steps,
@@ -207,7 +265,11 @@ def train(
             seen=seen,
             micro_batch=micro_batch,
             autocast=autocast,
+            progress=progress,
+            resumed=resumed,
+            team=team,
         ).train()
+        team.check_equal(learning)
         if checkpointing:
             learner.activation_checkpointing_disable()
             learner.disable_input_require_grads()
@@ -218,6 +280,17 @@ def train(
     model.config.use_cache = use_cache  # the Trainer switches it off, and it would be saved so
     model.eval()
     return adapter
+
+
+def _resumed(learner: Any, progress: Progress) -> Checkpoint | None:
+    """The checkpoint to go on from, its weights put into `learner`."""
+    found = progress.last()
+    if found is not None:
+        parameters = dict(learner.named_parameters())
+        with torch.no_grad():
+            for name, tensor in found.weights.items():
+                parameters[name].copy_(tensor)
+    return found
 
 
 def _arguments(folder: str, model: Any, plan: FitPlan, steps: int, seed: int) -> Any:
