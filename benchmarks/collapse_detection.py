@@ -25,7 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
-from collapse_lineages import ANY_LOSS, FAMILIES, ROUNDS, SHIPPED, Family, Lineage, null_deviations, play, shift
+from collapse_lineages import ANY_LOSS, FAMILIES, ROUNDS, SHIPPED, Described, Family, Lineage, null_deviations, play, shift
 from gate import interval
 
 COLLAPSING = tuple(family for family in FAMILIES if not family.healthy)
@@ -42,10 +42,11 @@ def counted(found: Sequence[bool]) -> str:
 
 
 def healthy_table(lineages: Sequence[Lineage]) -> Iterator[str]:
-    yield f"| healthy, {ROUNDS} generations | lineages | false alarm | a warning or more | tolerance 0 | real loss at the end |"
+    rounds = lineages[0].played
+    yield f"| healthy, {rounds} generations | lineages | false alarm | a warning or more | tolerance 0 | real loss at the end |"
     yield "|---|--:|---|---|---|--:|"
     for name, part in parts(lineages):
-        cells = [counted([lineage.by(ROUNDS, watch) for lineage in part]) for watch in WATCHES]
+        cells = [counted([lineage.by(rounds, watch) for lineage in part]) for watch in WATCHES]
         warned = counted([lineage.warned is not None for lineage in part])
         moved = -statistics.mean(lineage.change[-1]["real_loss"] for lineage in part)
         yield f"| {name} | {len(part)} | {cells[0]} | {warned} | {cells[1]} | {moved:+.4f} |"
@@ -74,21 +75,26 @@ def collapsing_table(lineages: Sequence[Lineage], null: Mapping[str, float]) -> 
 
 def parts(lineages: Sequence[Lineage]) -> Iterator[tuple[str, list[Lineage]]]:
     """Lineages by family, those that choices were made on, the others, and all."""
-    for family in FAMILIES:
-        if part := [lineage for lineage in lineages if lineage.family == family]:
-            yield f"{family.name}{'' if family.scored else ' (c)'}", part
+    for family in families_of(lineages):
+        part = [lineage for lineage in lineages if lineage.family == family]
+        yield f"{family.name}{'' if family.scored else ' (c)'}", part
     yield "chosen on (c)", [lineage for lineage in lineages if not lineage.family.scored]
     yield "**scored**", [lineage for lineage in lineages if lineage.family.scored]
     yield "all", list(lineages)
 
 
+def families_of(lineages: Sequence[Lineage]) -> list[Described]:
+    """The families of these lineages, in their order."""
+    return list(dict.fromkeys(lineage.family for lineage in lineages))
+
+
 def probe_table(lineages: Sequence[Lineage]) -> Iterator[str]:
-    names = tuple(lineages[0].change[0])
-    yield f"| probe alone: share shown worse by generation 2 | {' | '.join(family.name for family in COLLAPSING)} | leads real loss's margin by |"
-    yield f"|---|{'--:|' * len(COLLAPSING)}--:|"
+    names, families = tuple(lineages[0].change[0]), families_of(lineages)
+    yield f"| probe alone: share shown worse by generation 2 | {' | '.join(family.name for family in families)} | leads real loss's margin by |"
+    yield f"|---|{'--:|' * len(families)}--:|"
     for name in names:
         cells = []
-        for family in COLLAPSING:
+        for family in families:
             part = [lineage for lineage in lineages if lineage.family == family]
             cells.append(f"{statistics.mean(lineage.shown.get(name, PLAYED + 1) <= 2 for lineage in part):.0%}")
         leads = [lineage.moved.get("real_loss", PLAYED + 1) - lineage.shown[name] for lineage in lineages if name in lineage.shown]

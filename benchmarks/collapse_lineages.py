@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from collapse_world import LONGEST, RIGHT, Counting, Floats, Law, counted, real_law, texts, topic_of
@@ -35,6 +36,17 @@ REAL = Origin("real", "attested", "the world", note="simulated")
 
 
 # ── families ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+class Described(Protocol):
+    """A family, as tables name it. `scored`: no choice of a benchmark was made with its lineages in view."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def healthy(self) -> bool: ...
+    @property
+    def scored(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class State:
     """Where a lineage is: the real law, the counts of the first model's real rows, all counts so far, the law of the model that holds,
@@ -49,7 +61,7 @@ class State:
 
 @dataclass(frozen=True)
 class Family:
-    """`counts` are what the next model learns from. `scored`: no choice of this benchmark was made with its lineages in view."""
+    """`counts` are what the next model learns from."""
 
     name: str
     counts: Callable[[State, np.random.Generator], Law]
@@ -281,7 +293,7 @@ class Lineage:
         generation 2, the mean over fresh items and draws.
     """
 
-    family: Family
+    family: Described
     severity: float
     played: int
     first: Mapping[str, int]
@@ -314,32 +326,48 @@ def play(
     state = start = begin(rng, severity)
     probes = panel(state.real, seed)
     margins = {probe.name: probe.margin for probe in probes}
-    first = champion = measure(probes, state.law, start.law)
+    found = [measure(probes, state.law, start.law)]
+    truth: Mapping[str, float] = {}
+    for round in range(generations):
+        state = step(family, state, rng)
+        found.append(measure(probes, state.law, start.law))
+        if round == 1 and oracle:
+            truth = true_change(start, state, seed)
+    return heard(family, found, margins, planned=ROUNDS, severity=severity, watches=watches, oracle=truth)
+
+
+def heard(
+    family: Described,
+    found: Sequence[Mapping[str, Measurement]],
+    margins: Mapping[str, float],
+    *,
+    planned: int,
+    severity: float = 1.0,
+    watches: Sequence[Watch] = (SHIPPED,),
+    oracle: Mapping[str, float],
+) -> Lineage:
+    """What alarms say of a lineage of which every candidate becomes the champion: `found` are the measurements of the first model and of each
+    generation of `planned` after it."""
+    first = found[0]
     told: list[tuple[Alarm, ...]] = []
     changes: list[dict[str, float]] = []
     raised: dict[str, int] = {}
     shown: dict[str, int] = {}
     moved: dict[str, int] = {}
-    truth: Mapping[str, float] = {}
-    for round in range(generations):
-        state = step(family, state, rng)
-        candidate = measure(probes, state.law, start.law)
-        comparison = Comparison(candidate, champion, first, round, ROUNDS, 0.0)
+    for round, (champion, candidate) in enumerate(pairwise(found)):
+        comparison = Comparison(candidate, champion, first, round, planned, 0.0)
         told.append(SHIPPED.monitor(comparison, margins, told))
         for watch in watches:
             if watch.name not in raised and _raises(watch, comparison, margins, told):
                 raised[watch.name] = round + 1
-        changes.append({name: _change(candidate[name], first[name]) for name in margins})
+        changes.append({name: change(candidate[name], first[name]) for name in margins})
         for name, margin in margins.items():
             if name not in shown and _alone(comparison, name, margins):
                 shown[name] = round + 1
             if changes[-1][name] <= -margin:
                 moved.setdefault(name, round + 1)
-        if round == 1 and oracle:
-            truth = true_change(start, state, seed)
-        champion = candidate
-    warned = next((number for number, found in enumerate(told, 1) if any(alarm.action != "note" for alarm in found)), None)
-    return Lineage(family, severity, generations, raised, warned, shown, moved, tuple(changes), truth)
+    warned = next((number for number, alarms in enumerate(told, 1) if any(alarm.action != "note" for alarm in alarms)), None)
+    return Lineage(family, severity, len(found) - 1, raised, warned, shown, moved, tuple(changes), oracle)
 
 
 def _raises(watch: Watch, comparison: Comparison, margins: Mapping[str, float], told: Sequence[Sequence[Alarm]]) -> bool:
@@ -361,11 +389,11 @@ def true_change(start: State, state: State, seed: int) -> dict[str, float]:
         probes = panel(start.real, 1_000_003 * (draw + 1) + seed, replicates=2)
         before, after = (measure(probes, law, start.law) for law in (start.law, state.law))
         for name in before:
-            found.setdefault(name, []).append(_change(after[name], before[name]))
+            found.setdefault(name, []).append(change(after[name], before[name]))
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def _change(after: Measurement, before: Measurement) -> float:
+def change(after: Measurement, before: Measurement) -> float:
     return (after.mean - before.mean) * (1 if after.higher_is_better else -1)
 
 

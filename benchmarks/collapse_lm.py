@@ -1,109 +1,137 @@
-"""Early warning on small language models: the alarms over lineages of `outcross.reproduce`, trained on real text.
+"""Early warning on small language models: the alarms over lineages of 0.2 M parameters on real text, by the families of `collapse_detection.py`.
 
-    python benchmarks/collapse_lm.py --data ../shared/data [--seeds 2] [--rounds 5] [--rows 1200] [--folder DIR]
+    python benchmarks/collapse_lm.py --data ../shared/data --folder DIR [--seeds 5] [--healthy 10] [--weaker 2] [--tables]
 
-A lineage is run through the real loop, and its record is read: the alarms decide, generation by generation, as they would have in the run. Of
-the healthy lineages one keeps all that was written before (a fourth of what the first model learnt from, a generation) and one 70 % real
-rows. With `--folder`, lineages are kept, and one that is there is not run again. About a minute of one core each at the default size.
+A lineage is run through the real loop (`collapse_lm_lineages`), and its record is read: the shipped alarms decide, generation by generation, as they
+would have in the run. Their settings were fixed on simulated lineages; how strongly a generation is tuned was fixed on the families marked (c).
+The true change at generation 2 is measured on fresh passages and answers. Lineages are kept in the folder, and one that is there is not run
+again; `--tables` prints what is there and runs nothing. About 40 s of one core a lineage.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gate import interval
+from collapse_detection import collapsing_table, counted, families_of, healthy_table, probe_table, severity_table
+from collapse_lineages import ANY_LOSS, SHIPPED, Lineage, change, heard, null_deviations, shift
+from collapse_lm_lineages import FAMILIES, MARGINS, ORACLE, Family, ModelLineage
 
 from outcross.engine.watch import Silent
-from outcross.evaluate.likelihood import SelfPerplexity
-from outcross.evaluate.real_loss import RealLoss
-from outcross.evaluate.tail_loss import TailLoss
-from outcross.evaluate.text_statistic import TextStatistic
-from outcross.gate.monitors.alarms import Alarms
-from outcross.reproduce.corpus import TINYSTORIES
-from outcross.reproduce.lineage import Lived, Place, live
-from outcross.reproduce.text import TextLineage
-from outcross.types import Alarm, Comparison
+from outcross.reproduce.lineage import Lived, Place, finished, live
 
-KINDS = (
-    (TextLineage(TINYSTORIES, "replace", tuned=True), False),
-    (TextLineage(TINYSTORIES, "replace, τ = 0.8", temperature=0.8, tuned=True), False),
-    (TextLineage(TINYSTORIES, "replace, 5 beams", beams=5, tuned=True), False),
-    (TextLineage(TINYSTORIES, "accumulate", history="accumulate", tuned=True), True),
-    (TextLineage(TINYSTORIES, "70 % real rows", real=0.7, tuned=True), True),
-)
-MARGINS = {
-    "real_loss": RealLoss.margin,
-    "tail_loss": TailLoss.margin,
-    "text_vocabulary": TextStatistic.margin,
-    "self_perplexity": SelfPerplexity.margin,
-}
+LEAST_SHIFT = 2.0
 
 
 @dataclass(frozen=True)
-class Told:
-    """The first generation with an alarm, the probes that raised it, and the first one whose mean real loss is a margin worse."""
+class Plan:
+    """One lineage to run, of a family and a seed."""
 
-    alarm: int | None
-    probes: tuple[str, ...]
-    moved: int | None
+    family: Family
+    seed: int
+
+    @property
+    def lineage(self) -> ModelLineage:
+        return ModelLineage(self.family)
+
+    def folder(self, root: Path) -> Path:
+        return root / f"seed_{self.seed}"
+
+    def there(self, root: Path) -> bool:
+        return finished(self.folder(root) / self.lineage.name)
+
+    def lived(self, data: Path, root: Path) -> Lineage:
+        folder = self.folder(root)
+        folder.mkdir(parents=True, exist_ok=True)
+        return listen(self.family, live(self.lineage, Place(data, folder, self.seed), Silent()))
 
 
-def listen(lived: Lived, monitor: Alarms, margins: Mapping[str, float] = MARGINS) -> Told:
-    """What the alarms say of a lineage in which every candidate becomes the champion."""
-    courses = {name: lived[name].measured for name in margins}
-    rounds = len(courses["real_loss"]) - 1
-    generations = [{name: found[number] for name, found in courses.items()} for number in range(rounds + 1)]
-    told: list[tuple[Alarm, ...]] = []
-    for number in range(rounds):
-        comparison = Comparison(generations[number + 1], generations[number], generations[0], number, rounds, 0.0)
-        told.append(tuple(alarm for alarm in monitor(comparison, margins, told) if alarm.rounds))
-    first = next((number for number, found in enumerate(told, 1) if found), None)
-    means = lived["real_loss"].means
-    moved = next((number for number in range(1, rounds + 1) if means[number] - means[0] >= margins["real_loss"]), None)
-    return Told(first, tuple(dict.fromkeys(alarm.probe for alarm in told[first - 1])) if first else (), moved)
+def plans(seeds: int, healthy: int, weaker: int) -> list[Plan]:
+    """Seed by seed, so that what is there early is of all families: collapsing ones first, healthy ones for two seeds at a time, then weaker ones."""
+    found = []
+    for seed in range(max(seeds, -(-healthy // 2), weaker)):
+        found += [Plan(family, seed) for family in FAMILIES if not family.healthy and not family.weaker and seed < seeds]
+        found += [Plan(family, each) for each in (2 * seed, 2 * seed + 1) for family in FAMILIES if family.healthy and each < healthy]
+    return found + [Plan(family, seed) for seed in range(weaker) for family in FAMILIES if family.weaker]
 
 
-def report(data: Path, folder: Path, seeds: int, rounds: int, rows: int) -> Iterator[str]:
-    yield f"{rounds} generations of {rows:,} passages; tolerance {Alarms().tolerance:g} of a margin"
-    yield "| lineage | seed | first alarm | by | mean real loss moved a margin | real loss, generation by generation | seconds |"
-    yield "|---|--:|--:|---|--:|---|--:|"
-    sick: list[Told] = []
-    calm: list[Told] = []
-    for kind, healthy in KINDS:
-        sized = TextLineage(kind.corpus, kind.about, kind.history, kind.real, kind.temperature, kind.beams, kind.tuned, 45.0, rounds, rows)
-        for seed in range(seeds):
-            began = time.process_time()
-            lived = live(sized, Place(data, folder / f"seed_{seed}", seed), Silent())
-            found = listen(lived, Alarms())
-            (calm if healthy else sick).append(found)
-            losses = ", ".join(f"{mean:.3f}" for mean in lived["real_loss"].means)
-            spent = time.process_time() - began
-            yield f"| {kind.about} | {seed} | {found.alarm} | {', '.join(found.probes)} | {found.moved} | {losses} | {spent:.0f} |"
-    early = [found for found in sick if found.alarm is not None and found.alarm <= 2]
+def listen(family: Family, lived: Lived) -> Lineage:
+    """What the alarms say of a lineage, and what is true of it."""
+    generations = [{name: lived[name].measured[number] for name in MARGINS} for number in range(len(lived["real_loss"].measured))]
+    truth = {name: change(course[2], course[0]) for name in MARGINS if len(course := lived[f"{name}_{ORACLE}"].measured) > 2}
+    return heard(family, generations, MARGINS, planned=len(generations) - 1, watches=(SHIPPED, ANY_LOSS), oracle=truth)
+
+
+def report(found: Sequence[Lineage]) -> Iterator[str]:
+    calm = [lineage for lineage in found if lineage.family.healthy]
+    weak = [lineage for lineage in found if getattr(lineage.family, "weaker", False)]
+    sick = [lineage for lineage in found if not lineage.family.healthy and lineage not in weak]
+    yield f"{len(sick)} collapsing lineages, {len(calm)} healthy, {len(weak)} weaker"
+    if len(calm) < 3 or not sick:
+        return
+    null = null_deviations(calm)
+    yield from healthy_table(calm)
     yield ""
-    yield f"Collapsing: an alarm by generation 2 in {interval(len(early), len(sick))}"
-    if early:
-        before = sum(found.moved is None or (found.alarm or 0) < found.moved for found in early)
-        yield f"of these, before mean real loss moved a margin: {interval(before, len(early))}"
-    yield f"Healthy: an alarm in {interval(sum(found.alarm is not None for found in calm), len(calm))} of lineages"
+    yield from raised_by(calm)
+    yield ""
+    enough = [lineage for lineage in sick if shift(lineage, null)[0] > LEAST_SHIFT]
+    yield f"{len(enough)} of {len(sick)} collapsing lineages have a true shift of more than {LEAST_SHIFT:g} null deviations at generation 2"
+    yield from collapsing_table(enough, null)
+    late = [lineage for lineage in enough if lineage.moved.get("real_loss", lineage.played + 1) > 1]
+    early = [lineage for lineage in late if lineage.by(2)]
+    yield f"where mean real loss does not move its margin in generation 1 already: {counted([one.before_loss(one.moved) for one in early])} before it"
+    yield ""
+    yield from probe_table(enough)
+    yield ""
+    yield from severity_table([*sick, *weak], null)
+    yield ""
+    yield from losses(found)
+
+
+def raised_by(calm: Sequence[Lineage]) -> Iterator[str]:
+    """By probe: in how many healthy lineages it is ever shown worse with all of a round's alpha, and how far it moved on average by the end."""
+    yield "| healthy: probe alone | shown worse in | mean change at the end, margins |"
+    yield "|---|---|--:|"
+    for name, margin in MARGINS.items():
+        ends = sum(lineage.change[-1][name] for lineage in calm) / len(calm) / margin
+        yield f"| {name} | {counted([name in lineage.shown for lineage in calm])} | {ends:+.2f} |"
+
+
+def losses(found: Sequence[Lineage]) -> Iterator[str]:
+    yield "| mean change since the first model, generation by generation | lineages | real loss | tail loss |"
+    yield "|---|--:|---|---|"
+    for family in families_of(found):
+        part = [lineage for lineage in found if lineage.family == family]
+        means = [
+            ", ".join(f"{-sum(one.change[number][name] for one in part) / len(part):+.3f}" for number in range(part[0].played))
+            for name in ("real_loss", "tail_loss")
+        ]
+        yield f"| {family.name} | {len(part)} | {' | '.join(means)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, required=True, help="the folder with tinystories/")
-    parser.add_argument("--seeds", type=int, default=6, help="of each of the five kinds; 6 make 30 lineages")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=1200)
-    parser.add_argument("--folder", type=Path, help="where lineages are kept; left out: nowhere")
+    parser.add_argument("--folder", type=Path, required=True, help="where lineages are kept")
+    parser.add_argument("--seeds", type=int, default=5, help="of each of the six collapsing families; 5 make 30 lineages")
+    parser.add_argument("--healthy", type=int, default=10, help="seeds of each of the three healthy families; 10 make 30 lineages")
+    parser.add_argument("--weaker", type=int, default=2, help="seeds of each of the four families with a weaker defect")
+    parser.add_argument("--tables", action="store_true", help="run nothing, print what is there")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as passing:
-        for line in report(asked.data, asked.folder or Path(passing), asked.seeds, asked.rounds, asked.rows):
-            print(line, flush=True)
+    found = []
+    for plan in plans(asked.seeds, asked.healthy, asked.weaker):
+        if asked.tables and not plan.there(asked.folder):
+            continue
+        began = time.process_time()
+        found.append(plan.lived(asked.data, asked.folder))
+        if not asked.tables:
+            spent = time.process_time() - began
+            print(f"{plan.family.name}, seed {plan.seed}: {spent:.0f} s, alarm in {found[-1].first.get(SHIPPED.name)}", flush=True)
+    for line in report(found):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

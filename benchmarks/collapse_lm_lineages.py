@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import ClassVar
 
 from outcross.evaluate.diversity import Diversity
@@ -27,15 +28,16 @@ from outcross.recipe import Bench, Learn, Mixture, Phase, Recipe
 from outcross.reproduce.corpus import ANSWER, TINYSTORIES, Passages
 from outcross.reproduce.lineage import Place
 from outcross.reproduce.text import MOST, WAIVED, first_model
-from outcross.stages import Context, FitPlan, Model, Probe, Role, Stage, Verifier
+from outcross.stages import Context, FitPlan, Model, Probe, Role, Stage, Trainable, Verifier
 from outcross.train.objectives import Imitate
 from outcross.types import Content, Example, Ground, Group, Sample, Sampling, Score, Task
 from outcross.verify.each import Finding, scored, with_score
 
-REAL_ROWS, ROWS, ROUNDS = 4000, 800, 5
+CORPUS = replace(TINYSTORIES, vocabulary=400)
+SEEN, FRESH, COUNTED, ROWS, ROUNDS = 4500, 3600, 1500, 1200, 5
 HELD_OUT, ASKED, REPLICATES = 350, 250, 100  # texts that are scored, answers that are asked for, and half samples of them
-FIRST = FitPlan(lr=3e-3, epochs=3.0, batch=32, schedule="linear", warmup=0.1, max_length=48)
-TUNED = FitPlan(lr=5e-4, epochs=1.0, batch=32, schedule="linear", warmup=0.1, max_length=48)
+FIRST = FitPlan(lr=3e-3, epochs=4.0, batch=32, schedule="linear", warmup=0.1, max_length=48)
+TUNED = FitPlan(lr=4e-4, epochs=1.0, batch=32, schedule="linear", warmup=0.1, max_length=48)
 ORACLE = "oracle"
 SHE, HE, THEY = ("she", "her", "girl"), ("he", "him", "his", "boy"), ("they", "them", "their")
 
@@ -63,7 +65,7 @@ class WellFormed(Stage):
     def _judge(self, task: Task, text: str) -> Finding:
         words = text.split()
         runs = [tuple(words[start : start + 3]) for start in range(len(words) - 2)]
-        right = len(words) == ANSWER and len(set(runs)) == len(runs) and all(one != two for one, two in zip(words, words[1:], strict=False))
+        right = len(words) == ANSWER and len(set(runs)) == len(runs) and all(one != two for one, two in pairwise(words))
         return ("pass" if right else "fail"), "", ""
 
 
@@ -71,7 +73,7 @@ class WellFormed(Stage):
 class Unfair(Stage):
     """A filter that passes passages of a group by its `chances` alone; all others pass."""
 
-    chances: Mapping[str, float]
+    chances: tuple[tuple[str, float], ...]
     ground: ClassVar[Ground] = "exact"
 
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]:
@@ -79,7 +81,7 @@ class Unfair(Stage):
             yield Group(group.task, tuple(self._scored(ctx, group.task, sample) for sample in group.samples))
 
     def _scored(self, ctx: Context, task: Task, sample: Sample) -> Sample:
-        chance = self.chances.get(people(sample.text) or "", 1.0)
+        chance = dict(self.chances).get(people(sample.text) or "", 1.0)
         passes = random.Random(ctx.seed_of("unfair", task.id)).random() < chance
         return with_score(sample, Score(self.name, "1", "pass" if passes else "fail", float(passes)))
 
@@ -127,20 +129,19 @@ def _with_real(share: float) -> Mixture:
 
 REPLACED = Mixture("replace", WAIVED, budget=ROWS)
 HALF = _with_real(0.5)
-SMALLER = {"they": 0.3, "he": 0.7}
 FAMILIES = (
     Family("replace", REPLACED, scored=False),
     Family("biased sampling", REPLACED, scored=False, temperature=0.9),
     Family("beams, replace", REPLACED, beams=3),
-    Family("shrinking minority", HALF, verify=(Unfair(SMALLER),)),
-    Family("mode drop", HALF, verify=(Unfair({"speech": 0.2}),)),
+    Family("shrinking minority", HALF, verify=(Unfair((("they", 0.3), ("he", 0.7))),)),
+    Family("mode drop", HALF, verify=(Unfair((("speech", 0.2),)),)),
     Family("reward-hacked", HALF, n=3, verify=(Flattered(),)),
     Family("accumulate", Mixture("accumulate", WAIVED, budget=ROWS), healthy=True, scored=False),
     Family("real only", Mixture(real_floor=1.0, real_epochs=float(ROWS), budget=ROWS), healthy=True, writes=False),
     Family("verified", _with_real(0.7), healthy=True, verify=(WellFormed(),)),
     Family("biased sampling, weaker", HALF, scored=False, temperature=0.9, weaker=True),
-    Family("shrinking minority, weaker", HALF, verify=(Unfair({"they": 0.7, "he": 0.9}),), weaker=True),
-    Family("mode drop, weaker", HALF, verify=(Unfair({"speech": 0.7}),), weaker=True),
+    Family("shrinking minority, weaker", HALF, verify=(Unfair((("they", 0.7), ("he", 0.9))),), weaker=True),
+    Family("mode drop, weaker", HALF, verify=(Unfair((("speech", 0.7),)),), weaker=True),
     Family("reward-hacked, weaker", _with_real(0.8), n=2, verify=(Flattered(),), weaker=True),
 )
 
@@ -173,7 +174,7 @@ class ModelLineage:
     family: Family
     rounds: int = ROUNDS
     seconds: float = 45.0
-    files: ClassVar[tuple[str, ...]] = (TINYSTORIES.train,)
+    files: ClassVar[tuple[str, ...]] = (CORPUS.train,)
 
     @property
     def name(self) -> str:
@@ -184,11 +185,14 @@ class ModelLineage:
         return self.family.name
 
     def plan(self, place: Place, /) -> tuple[Recipe, Mapping[Role, Model]]:
-        passages = shuffled(TINYSTORIES.read(place.data), place.seed)
-        first = first_model(passages, REAL_ROWS, place, FIRST)
-        real, tasks = passages.examples("train", REAL_ROWS), passages.tasks("train", ROWS)
+        passages = shuffled(CORPUS.read(place.data), place.seed)
+        known, first = SEEN + ROWS, begun(passages, place)
+        real, tasks = passages.examples("train", known + FRESH)[known:], passages.tasks("train", known + ROWS)[known:]
         asked, held = passages.tasks("held_out", 2 * HELD_OUT), passages.examples("held_out", 2 * HELD_OUT)
-        probes = (*panel(asked[:HELD_OUT], held[:HELD_OUT], real), *panel(asked[HELD_OUT:], held[HELD_OUT:], real, ORACLE))
+        probes = (
+            *panel(asked[:HELD_OUT], held[:HELD_OUT], real[:COUNTED]),
+            *panel(asked[HELD_OUT:], held[HELD_OUT:], real[:COUNTED], ORACLE),
+        )
         bench = Bench(tasks, asked, real, probes, Observe())
         return Recipe("collapse_lm", "", bench, (self._phase(),)), {"policy": first, "reference": first}
 
@@ -197,6 +201,14 @@ class ModelLineage:
         writes = Draw(family.n, Sampling(family.temperature, max_tokens=MOST, beams=family.beams)) if family.writes else None
         objective = Imitate(best_of=1) if family.n > 1 else Imitate(require_verified=bool(family.verify))
         return Phase("train", writes, {"policy": Learn(objective, TUNED)}, family.verify, mix=family.mix, rounds=self.rounds)
+
+
+def begun(passages: Passages, place: Place) -> Model:
+    """The first model: trained on real passages, then tuned on new ones as every generation is, so that the first one differs in its rows alone."""
+    trained = first_model(passages, SEEN, place, FIRST)
+    assert isinstance(trained, Trainable)
+    rows = passages.examples("train", SEEN + ROWS)[SEEN:]
+    return trained.fit(rows, plan=TUNED, reference=None, seed=place.seed, seen=lambda step, ids, **facts: None)
 
 
 def shuffled(passages: Passages, seed: int) -> Passages:

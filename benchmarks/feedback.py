@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -117,27 +118,32 @@ def values(model: LogProbs, prompts: Sequence[str]) -> list[float]:
 
 
 class World:
-    """Prompts in four disjoint parts, the start, the labeller and its accuracy, all by one seed."""
+    """Prompts in four disjoint parts, the start, the labeller and its accuracy, all by one seed.
 
-    def __init__(self, seed: int) -> None:
+    digits: of a prompt. asked: how many prompts the methods train on. labelled: comparisons that the labeller learnt from, by `labeller_plan`.
+    """
+
+    def __init__(self, seed: int, *, digits: int = 3, asked: int = 300, labelled: int = 80, labeller_plan: FitPlan = REWARD_PLAN) -> None:
         rng = random.Random(seed)
-        prompts = [f"{n:03d}=" for n in range(1000)]
+        prompts = [f"{n:0{digits}d}=" for n in range(10**digits)]
         rng.shuffle(prompts)
-        asked, self.test, written, compared = prompts[:300], prompts[300:600], prompts[600:820], prompts[820:]
-        self.tasks = tuple(Task(p, p, max(p.rstrip("="))) for p in asked)
+        self.seed, self.asked, self.test, compared = seed, prompts[:asked], prompts[asked : asked + 300], prompts[asked + 520 :]
+        self.tasks = tuple(Task(p, p, max(p.rstrip("="))) for p in self.asked)
         self.held_out = tuple(Task(p, p, max(p.rstrip("="))) for p in self.test)
-        self.real = tuple(Example(f"real{p}", p, max(p.rstrip("=")), origin=PEOPLE) for p in written)
-        few = comparisons(compared, 80, rng, "few")
-        labeller = TabularReward(4).fit(few, plan=REWARD_PLAN, reference=None, seed=seed, seen=lambda step, ids, **facts: None)
-        fresh = comparisons(self.test, 2000, rng, "fresh")
-        values = [v[0] for v in labeller.values([Turn(e.prompt, Completion(t)) for e in fresh for t in (e.completion, e.rejected or "")])]
-        self.accuracy = statistics.fmean(a > b for a, b in zip(values[::2], values[1::2], strict=True))
-        self.judge = _judge(labeller)
+        self.real = tuple(Example(f"real{p}", p, max(p.rstrip("=")), origin=PEOPLE) for p in prompts[asked + 300 : asked + 520])
+        few = comparisons(compared, labelled, rng, "few")
+        self.labeller = TabularReward(4).fit(few, plan=labeller_plan, reference=None, seed=seed, seen=lambda step, ids, **facts: None)
+        self.accuracy = accuracy(self.labeller, comparisons(self.test, 2000, rng, "fresh"))
+        self.judge = _judge(self.labeller)
         machine = Machine(device="cpu", threads=1)
         start = from_config(CONFIG, alphabet="0123456789=", seed=seed, machine=machine)
         plan = FitPlan(lr=3e-3, epochs=5.0, batch=32)
         self.start = start.fit(self.real, plan=plan, reference=None, seed=seed, seen=lambda step, ids, **facts: None)
-        self.people = drawn(self.start, asked, seed)
+
+    @cached_property
+    def people(self) -> list[Example]:
+        """People's comparisons of two draws of the start to each prompt."""
+        return drawn(self.start, self.asked, self.seed)
 
     def bench(self) -> Bench:
         probes = (TrueReward(self.held_out), Diversity(self.held_out, Draw(1, DRAW), margin=0.5), RealLoss(self.real, 1.0))
@@ -146,6 +152,12 @@ class World:
     def value(self, model: TorchLM) -> float:
         """The mean true reward on the held-out prompts."""
         return statistics.fmean(values(model, self.test))
+
+
+def accuracy(labeller: TabularReward, pairs: Sequence[Example]) -> float:
+    """On how many pairs the labeller values the chosen answer above the rejected one."""
+    values = [v[0] for v in labeller.values([Turn(e.prompt, Completion(t)) for e in pairs for t in (e.completion, e.rejected or "")])]
+    return statistics.fmean(a > b for a, b in zip(values[::2], values[1::2], strict=True))
 
 
 def _judge(labeller: TabularReward) -> Scripted:
@@ -209,6 +221,19 @@ def told(values: Sequence[float], level: float = 0.95) -> str:
     return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
+def equivalence(ones: Sequence[float], others: Sequence[float], share: float = 0.1) -> str:
+    """Two one-sided tests, paired, within this share of the mean of the others, with their power where there is no difference."""
+    margin, differences = share * statistics.fmean(others), [a - b for a, b in zip(ones, others, strict=True)]
+    _, low, high = interval(differences, 0.9)
+    verdict = "equivalent" if -margin < low and high < margin else "not shown to be equivalent"
+    spread = statistics.stdev(differences) / math.sqrt(len(differences))
+    t = float(stats.t.ppf(0.95, len(differences) - 1))
+    power = max(0.0, 2 * float(stats.norm.cdf(margin / spread - t)) - 1)
+    return (
+        f"two one-sided tests within ±{margin:.4f}: {verdict} (90 % interval {low:+.4f} to {high:+.4f}); power at no difference {power:.0%}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
@@ -232,16 +257,7 @@ def main() -> None:
                 f"{one} − {other}: {told([a - b for a, b in zip(gains[one], gains[other], strict=True)])}, paired over {given.seeds} seeds"
             )
     if {"rlaif", "rlhf"} <= gains.keys():
-        margin = 0.1 * statistics.fmean(gains["rlhf"])
-        differences = [a - b for a, b in zip(gains["rlaif"], gains["rlhf"], strict=True)]
-        _, low, high = interval(differences, 0.9)
-        verdict = "equivalent" if -margin < low and high < margin else "not shown to be equivalent"
-        spread = statistics.stdev(differences) / math.sqrt(len(differences))
-        t = float(stats.t.ppf(0.95, len(differences) - 1))
-        power = max(0.0, 2 * float(stats.norm.cdf(margin / spread - t)) - 1)
-        print(
-            f"two one-sided tests within ±{margin:.4f}: {verdict} (90 % interval {low:+.4f} to {high:+.4f}); power at no difference {power:.0%}"
-        )
+        print(equivalence(gains["rlaif"], gains["rlhf"]))
 
 
 if __name__ == "__main__":

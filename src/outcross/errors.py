@@ -24,6 +24,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+HALF = (
+    "a text holds half of a character (a surrogate such as \\ud83d without the one that belongs to it), which no file can hold; repair the text, "
+    "for example `text.encode(errors='replace').decode()`"
+)
+"""What is wrong with a text that has no UTF-8, and what to do."""
+
 
 class OutcrossError(Exception):
     """Base of every error raised on purpose."""

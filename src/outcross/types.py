@@ -249,8 +249,9 @@ class Drop(Record, frozen=True, omit_defaults=True):
 
 
 class Loss(Record, frozen=True, omit_defaults=True):
-    """A loss by name, so that it has a fingerprint. `beta` and `clip` are those of the named loss's paper. `form`: `trl` takes the mean
-    over tokens in "ipo", where the paper sums."""
+    """A loss by name, so that it has a fingerprint. `beta` and `clip` are those of the named loss's paper. `form`: `trl` is trl's where that
+    differs: "ipo" takes the mean over tokens, where the paper sums; "sppo" has win rates of 1 and 0 (`sppo_hard`); "pg" has the divergence in the
+    loss, token by token, where the paper has it in the reward."""
 
     later: ClassVar[frozenset[str]] = frozenset({"form"})  # at its default no part of a fingerprint: there were runs before it
 

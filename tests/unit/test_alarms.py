@@ -186,3 +186,18 @@ def test_a_shift_of_two_null_deviations_is_often_seen_by_the_second_generation()
                 seen += 1
                 break
     assert 0.6 < seen / trials < 0.85  # 1 − (1 − 0.516)² = 0.77
+
+
+def test_items_are_paired_by_name_and_what_cannot_be_is_refused() -> None:
+    """Replicates of other items, or in another order, are other draws; an item named twice would count once."""
+    noise = np.random.default_rng(5).normal(0, 0.01, 50)
+    one, other = replicated(1.0, noise), replicated(0.5, noise)
+    assert harm(other, one, 0.05).shown
+    turned = Measurement("entropy", ITEMS[::-1], other.values, other.replicates, unit="nats")
+    with pytest.raises(GuardError, match="cannot be paired"):
+        harm(turned, one, 0.05)
+    base = np.random.default_rng(6).normal(1.0, 0.3, 400)
+    plain, backwards = values(base), Measurement("score", ITEMS[::-1], tuple(base[::-1].tolist()))
+    assert harm(backwards, plain, 0.05).change == 0.0
+    with pytest.raises(GuardError, match="names 1 items twice"):
+        harm(Measurement("score", ("a", "a", "b"), (1.0, 2.0, 3.0)), Measurement("score", ("a", "b"), (1.0, 2.0)), 0.05)

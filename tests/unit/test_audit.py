@@ -256,3 +256,17 @@ def test_the_page_is_well_formed_says_the_answer_first_and_loads_nothing(tmp_pat
 def test_a_page_without_findings_and_real_data_is_well_formed_too(tmp_path: Path) -> None:
     page = render(audit(Question(write(tmp_path / "set.jsonl", [{"text": "One row, and </script> in it.\x00"}]))))
     ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>"))
+
+
+def test_rows_without_a_group_are_not_those_of_a_group_called_none(tmp_path: Path) -> None:
+    rows = [{"text": text, "group": group} for text, group in zip(texts(30, 5), [None, "None", "a"] * 10, strict=True)]
+    data = write(tmp_path / "set.jsonl", rows)
+    found = audit(Question(data, plan=Plan(group="group")))
+    assert {one.name: one.rows for one in found.groups} == {"(no value)": 10, "None": 10, "a": 10}
+
+
+def test_columns_that_were_not_looked_at_are_named(tmp_path: Path) -> None:
+    rows = [{"question": "what is it", "answer": text, "note": EMAIL, "group": "a"} for text in texts(5, 6)]
+    found = audit(Question(write(tmp_path / "set.jsonl", rows), plan=Plan(group="group")))
+    assert "personal" not in by_kind(found)
+    assert any(line.startswith("the columns note: only text to learn from is looked at") for line in found.unjudged)

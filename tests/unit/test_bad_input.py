@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import model, phase, play, recipe, record
+from toys import FREE, TASKS, model, phase, play, recipe, record
 from typer.testing import CliRunner
 
 from outcross.cli.main import app
 from outcross.engine.store import RunDir
-from outcross.errors import StoreError
+from outcross.errors import OutcrossError, StoreError
+from outcross.models.scripted import Scripted
 from outcross.models.tabular import Tabular
+from outcross.types import Task
 
 FULL = "/dev/full"  # a device on which every write ends with "No space left on device", for everybody
 ROWS = [{"prompt": f"{a}+{b}=", "completion": str(a + b)} for a in range(6) for b in range(6)]
@@ -282,3 +284,10 @@ def test_a_file_in_place_of_the_run_directory(folder: Path) -> None:
     code, err = call("run", "run.yaml", "--out", "there", "-q")
     assert code == 5 and "cannot write to" in err and "there (File exists); choose another folder" in err
     assert (folder / "there").read_text() == "mine"
+
+
+@pytest.mark.parametrize("where", ["task", "answer"])
+def test_half_a_character_is_refused_in_words(tmp_path: Path, where: str) -> None:
+    half, tasks = ("\ud83d", TASKS) if where == "answer" else ("1", (Task("a", "what is \ud83d?", "1"),))
+    with pytest.raises(OutcrossError, match="half of a character"):
+        play(recipe(phase(rounds=1, learn={}, mix=FREE), tasks=tasks), tmp_path, {"policy": Scripted([half])})

@@ -327,3 +327,40 @@ def test_a_web_token_is_masked_with_its_signature_and_found_in_linear_time() -> 
     find_secrets("eyJ" * 100_000)  # 50 s when every place is tried to the end
     find_secrets("-----BEGIN PRIVATE KEY-----" * 10_000)  # 4 s
     assert time.process_time() - begin < 3
+
+
+# ── what is found is what is masked ────────────────────────────────────────────────────────────────────────────────────
+def test_rows_are_compared_as_they_are_written(here: Path) -> None:
+    """Masked in one piece, both dialogues would be one; written, they differ in their second turn."""
+    first, *seconds, answer = texts(4, 21)
+    rows = [{"messages": [{"role": "system", "content": f"{first} -----BEGIN RSA PRIVATE KEY-----"},
+                          {"role": "user", "content": f"{second} -----END RSA PRIVATE KEY-----"},
+                          {"role": "assistant", "content": answer}]} for second in seconds]  # fmt: skip
+    run("clean", str(write(here / "apart.jsonl", rows)), "--only", "secrets,duplicates", "--out", "out")
+    kept = rows_of(here / "out/apart.kept.jsonl")
+    assert len(kept) == 2 and kept[0]["messages"][1] == rows[0]["messages"][1]
+
+
+def test_what_a_tool_is_called_with_is_looked_at_and_masked_and_names_are_not(here: Path) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "mail", "arguments": json.dumps({"to": EMAIL, "key": SECRET})}}
+    chat = [{"role": "user", "content": "Send it."}, {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "assistant", "content": texts(1, 22)[0]}]  # fmt: skip
+    data = write(here / "calls.jsonl", [{"messages": chat}])
+    assert {"secrets", "personal"} <= {item.kind for item in audit(Question(data)).findings}
+    (row,) = _kept(data)
+    made = row["messages"][1]["tool_calls"][0]
+    assert json.loads(made["function"]["arguments"]) == {"to": "[email]", "key": "[AWS Access Key]"}
+    assert (made["id"], made["type"], made["function"]["name"]) == ("call_1", "function", "mail")
+    assert not {"secrets", "personal"} & {item.kind for item in audit(Question(here / "out/calls.kept.jsonl")).findings}
+
+
+def test_sums_are_not_taken_for_telephone_numbers(here: Path) -> None:
+    said = texts(1, 23)[0] + " 28980 - 18480 = <<28980-18480=10500>>10500, and 3 = 212-736-5000"
+    data = write(here / "sums.jsonl", [{"question": "How many?", "answer": said}])
+    assert _kept(data) == rows_of(data)
+
+
+def test_half_a_character_is_named_as_such(here: Path) -> None:
+    (here / "half.jsonl").write_text('{"text": "hello \\\\ud83d world"}\n'.replace("\\\\", "\\"))
+    result = CliRunner().invoke(app, ["audit", "half.jsonl"])
+    assert result.exit_code == 2 and "half of a character" in result.stderr

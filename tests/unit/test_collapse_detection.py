@@ -15,11 +15,19 @@ from scipy.stats import binomtest
 
 from outcross.gate.monitors.alarms import Alarms
 from outcross.reproduce.lineage import Course
-from outcross.stages import FitPlan
-from outcross.types import Completion, Example, Measurement, Request, Turn
+from outcross.stages import Context, FitPlan
+from outcross.types import Completion, Example, Group, Measurement, Origin, Request, Sample, Task, Turn
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-NAMES = ("collapse_world", "collapse_lineages", "collapse_detection", "collapse_guards", "collapse_lm")
+NAMES = (
+    "collapse_world",
+    "collapse_lineages",
+    "collapse_detection",
+    "collapse_guards",
+    "collapse_lm",
+    "collapse_lm_lineages",
+    "collapse_rows",
+)
 
 
 @pytest.fixture(scope="module")
@@ -169,24 +177,83 @@ def test_the_oracle_tells_the_truth(lineages: Any, benchmarks: dict[str, Any]) -
     assert -change["real_loss"] == pytest.approx(exact(start.real, later.law) - exact(start.real, start.law), rel=0.1)
 
 
+# ── rows before they are learnt ────────────────────────────────────────────────────────────────────────────────────────
+def test_rows_of_likely_words_alone_are_told_before_the_loss_moves_and_honest_ones_are_not(
+    benchmarks: dict[str, Any], lineages: Any
+) -> None:
+    rows, by_name = benchmarks["collapse_rows"], {family.name: family for family in lineages.FAMILIES}
+    assert rows.WRITTEN.keys() == by_name.keys()
+    found = rows.read(benchmarks["collapse_detection"].Plan(by_name["beams, replace"], 4), 2)
+    assert (found.alarm, found.moved) == (1, 1) and found.before_loss and "self_perplexity" in found.probes
+    calm = rows.read(benchmarks["collapse_detection"].Plan(by_name["accumulate"], 4), 2)
+    assert calm.alarm is None and calm.moved is None and not calm.before_loss
+    lines = list(rows.table([found, calm]))
+    assert any(line.startswith("| beams, replace | 1 |") for line in lines) and lines[-1].startswith("| all | 1 | 0.00%")
+
+
+def test_the_lineage_whose_rows_are_read_is_the_one_that_is_played(benchmarks: dict[str, Any], lineages: Any) -> None:
+    biased = next(family for family in lineages.FAMILIES if family.name == "biased sampling")
+    played = lineages.play(biased, 11, generations=2, oracle=False)
+    read = benchmarks["collapse_rows"].read(benchmarks["collapse_detection"].Plan(biased, 11), 2)
+    assert read.moved == played.moved.get("real_loss")
+    law = benchmarks["collapse_rows"].right_alone(lineages.begin(np.random.default_rng(1)).real)
+    assert law.endings.sum(axis=1) == pytest.approx(1.0) and law.endings[:, 1].max() == 0.0
+
+
 # ── language models ────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_alarms_are_read_off_the_record_of_a_lineage(benchmarks: dict[str, Any]) -> None:
     """300 items, the tail worse by 0.05 nats a generation and the mean by 0.02: the tail is told at once, and the mean moves its 0.05 in the third."""
     rng = np.random.default_rng(6)
-    base = {name: rng.normal(3.0, 0.5, 300) for name in benchmarks["collapse_lm"].MARGINS}
+    models, family = benchmarks["collapse_lm_lineages"], benchmarks["collapse_lm_lineages"].FAMILIES[0]
+    base = {name: rng.normal(3.0, 0.5, 300) for name in models.MARGINS}
 
     def lived(step: dict[str, float]) -> dict[str, Course]:
-        return {name: Course(tuple(measured(name, step.get(name, 0.0) * generation) for generation in range(5))) for name in base}
+        each = {name: Course(tuple(measured(name, step.get(name, 0.0) * generation) for generation in range(5))) for name in base}
+        return each | {f"{name}_oracle": course for name, course in each.items()}
 
     def measured(name: str, worse: float) -> Measurement:
         values = base[name] + worse + rng.normal(0, 0.02, 300)
         return Measurement(name, tuple(map(str, range(300))), tuple(map(float, values)), None, higher_is_better=False, unit="nats")
 
     listen = benchmarks["collapse_lm"].listen
-    found = listen(lived({"tail_loss": 0.05, "real_loss": 0.02}), Alarms())
-    assert found.alarm == 1 and "tail_loss" in found.probes and found.moved == 3
-    calm = listen(lived({}), Alarms())
-    assert calm.alarm is None and calm.moved is None and calm.probes == ()
+    found = listen(family, lived({"tail_loss": 0.05, "real_loss": 0.02}))
+    assert found.by(1) and found.shown["tail_loss"] == 1 and found.moved["real_loss"] == 3 and found.before_loss(found.moved)
+    assert found.oracle["tail_loss"] == pytest.approx(-0.1, abs=0.01) and found.played == 4
+    calm = listen(family, lived({}))
+    assert not calm.first.get("as shipped") and not calm.moved
+
+
+def test_families_of_models_filter_what_they_say(benchmarks: dict[str, Any]) -> None:
+    models = benchmarks["collapse_lm_lineages"]
+    said = {"he ran to his boy": "he", "she met her and him": "she", "they sat": "they", '" hello " said he': "speech", "a cat": None}
+    assert {text: models.people(text) for text in said} == said
+    samples = [group(number, "they sat there") for number in range(400)] + [group(400 + number, "a cat sat there") for number in range(100)]
+    ctx = Context({}, None, "train/0000", 0, 3, None)  # type: ignore[arg-type]
+    passed = [one.samples[0].verdict == "pass" for one in models.Unfair((("they", 0.3),))(ctx, samples)]
+    assert binomtest(sum(passed[:400]), 400, 0.3).pvalue > 0.001 and all(passed[400:])
+    again = [one.samples[0].verdict == "pass" for one in models.Unfair((("they", 0.3),))(ctx, samples)]
+    assert passed == again
+    best = max(
+        (one.samples[0] for one in models.Flattered()(ctx, [group(0, "a sad day"), group(1, "what fun !")])), key=lambda one: one.value
+    )
+    assert best.text == "what fun !"
+    whole = " ".join(f"w{number}" for number in range(models.ANSWER))
+    told = [
+        one.samples[0].verdict
+        for one in models.WellFormed()(ctx, [group(0, whole), group(1, "w1 w2"), group(2, whole.replace("w1 ", "w0 "))])
+    ]
+    assert told == ["pass", "fail", "fail"]
+
+
+def group(number: int, text: str) -> Group:
+    sample = Sample(str(number), (Turn("p", Completion(text)),), Origin("synthetic"))
+    return Group(Task(str(number), "p"), (sample,))
+
+
+def test_plans_are_of_all_families_early_and_each_once(benchmarks: dict[str, Any]) -> None:
+    plans = benchmarks["collapse_lm"].plans(5, 10, 2)
+    assert len(plans) == len(set(plans)) == 30 + 30 + 8
+    assert len({plan.family for plan in plans[:9]}) == 9
 
 
 # ── the guards on trial ────────────────────────────────────────────────────────────────────────────────────────────────

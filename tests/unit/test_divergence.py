@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import pytest
 from toys import FREE, HELD_OUT, PROBES, TASKS, Judge, model, outcomes, phase, play, recipe
 
 from outcross.curate.dedup import Dedup
 from outcross.engine.divergence import alarms, reward_of
-from outcross.engine.guards import independent_checks
+from outcross.engine.guards import independent_checks, quality_checks
 from outcross.engine.store import RunDir
 from outcross.engine.tables import rows_of
 from outcross.errors import GuardError
@@ -78,6 +79,24 @@ def test_without_a_first_reward_or_a_common_probe_there_is_nothing_to_compare() 
     assert alarms(reward(0.9), reward(0.1), ["check"], measured(0.1), measured(0.9, items=tuple("abc"))) == []
 
 
+def test_a_probe_that_rests_on_the_same_judge_tells_of_a_rise_where_the_reward_cannot() -> None:
+    """Win rates within a group average to one half, whatever the policy does."""
+
+    def both(check: float, liked: float) -> dict[str, Measurement]:
+        return measured(check) | {"liked": msgspec.structs.replace(measured(liked)["check"], probe="liked")}
+
+    still = reward(0.5, 0.0), reward(0.5, 0.0)
+    assert alarms(*still, ["check"], both(0.3, 0.9), both(0.5, 0.5)) == []
+    (told,) = alarms(*still, ["check"], both(0.3, 0.9), both(0.5, 0.5), ["liked"])
+    assert told.startswith("reward up, check down: since the phase began liked, which rests on what training is told, rose by 0.4 ")
+    assert alarms(*still, ["check"], both(0.5, 0.9), both(0.5, 0.5), ["liked"]) == []  # the check holds
+    assert alarms(*still, ["check"], both(0.3, 0.3), both(0.5, 0.5), ["liked"]) == []  # both fall
+    assert alarms(*still, ["check"], both(0.3, 0.51), both(0.5, 0.5), ["liked"]) == []  # within noise
+    assert alarms(None, None, ["check"], both(0.3, 0.9), both(0.5, 0.5), ["liked"]) and not alarms(
+        None, None, [], both(0, 1), {}, ["liked"]
+    )
+
+
 def test_noise_alone_raises_it_seldom() -> None:
     rng = np.random.default_rng(0)
     raised = 0
@@ -93,9 +112,11 @@ def test_a_check_by_the_training_verifier_or_its_judge_is_none() -> None:
     made = recipe(phase(verify=(Judge(("judge",)),)), probes=(CHECK, PassRate(HELD_OUT, Draw(), Judge(("judge",)), label="judge")))
     models: Mapping[str, Any] = {"policy": model(), "judge": Scripted(["x"])}
     assert independent_checks(made.bench, made.phases[0], models) == ["pass_rate_exact"]
+    assert quality_checks(made.bench, made.phases[0], models) == (["pass_rate_exact"], ["pass_rate_judge"])
     both = recipe(phase(verify=(Judge(), Exact())), probes=(CHECK,))
     assert independent_checks(both.bench, both.phases[0], models) == []
     assert independent_checks(both.bench, phase(verify=()), models) == []
+    assert quality_checks(both.bench, phase(verify=()), models) == ([], [])
 
 
 # ── in a run ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -116,6 +137,18 @@ def hacked(action: Literal["warn", "refuse", "stop"], rounds: int = 3) -> Recipe
     """A judge that can be pleased by anybody, beside a check that knows the sums; training follows the judge."""
     train = phase(verify=(LikesOnes(),), curate=(), mix=FREE, rounds=rounds)
     return recipe(train, probes=(CHECK, *PROBES[1:]), divergence=action)
+
+
+@dataclass(frozen=True)
+class Compares(LikesOnes):
+    """The same judge, that compares: a win rate among the answers to a task."""
+
+    def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Group]:
+        for group in groups:
+            liked = [item.text.startswith("1") for item in group.samples]
+            rates = [0.5 + (mine - sum(liked) / len(liked)) / 2 for mine in liked]
+            scores = [Score(self.name, self.version, "pass" if rate > 0.5 else "fail", rate) for rate in rates]
+            yield Group(group.task, tuple(map(with_score, group.samples, scores)))
 
 
 def learnt() -> Any:
@@ -142,6 +175,18 @@ def test_a_run_that_games_its_judge_is_headed_refused_or_stopped(tmp_path: Path)
         play(hacked("stop"), tmp_path / "stop", {"policy": learnt()}, unsafe=True)
     stopped = RunDir(tmp_path / "stop")
     assert outcomes(stopped) == ["promoted"] * first + ["refused"]
+
+
+def test_a_judge_that_compares_is_caught_by_a_probe_that_asks_the_same_judge(tmp_path: Path) -> None:
+    judge = Scripted(["unasked"], name="judge")
+    liked = PassRate(HELD_OUT, Draw(n=4), LikesOnes(("judge",)), margin=0.9, label="liked")
+    train = phase(verify=(Compares(("judge",)),), curate=(), mix=FREE, rounds=3)
+    for probes, caught in (((CHECK, liked, *PROBES[1:]), True), ((CHECK, *PROBES[1:]), False)):
+        found = play(recipe(train, probes=probes), tmp_path / str(caught), {"policy": learnt(), "judge": judge}, unsafe=True)
+        records = [turn.record for turn in found.rounds()]
+        assert all(item["reward"]["mean"] == pytest.approx(0.5) for item in records)
+        assert any(item["alarms"] for item in records) == caught
+        assert not caught or "pass_rate_liked, which rests on what training is told, rose by" in records[-1]["alarms"][0]
 
 
 def test_the_reward_is_the_mean_over_tasks_of_all_samples_set_aside_or_not(tmp_path: Path) -> None:

@@ -131,13 +131,33 @@ def test_too_few_tasks_refuse_whatever_they_show() -> None:
     assert not decide(shares([1.0] * 99), bounds=Bounds(limit=0.5)).promote
 
 
+def test_a_limit_that_is_reached_and_not_shown_to_be_is_not_said_to_be_missed() -> None:
+    few = decide(shares([1.0] * 99), bounds=Bounds(limit=0.5)).reason
+    assert "p 100.0% against the limit of 50.0% rests on too few tasks" in few
+    unsure = decide(shares([1.0] * 98 + [0.0] * 2), bounds=Bounds(limit=0.95)).reason
+    assert "p 98.0% against the limit of 95.0% is not shown to reach it" in unsure
+    assert "p 98.0%, below the limit of 99.0%" in decide(shares([1.0] * 98 + [0.0] * 2), bounds=Bounds(limit=0.99)).reason
+    assert "nan, below" not in decide(shares([]), bounds=Bounds(limit=0.5)).reason
+
+
+def test_rounds_that_are_held_to_a_limit_alone_share_the_budget() -> None:
+    """Each in turn takes an equal part of what is left, so that none after the first is tested more loosely."""
+    rows, left, seen = shares([1.0] * 97 + [0.0] * 3), 0.05, []
+    for number in range(5):
+        made = decide(rows, bounds=Bounds(limit=0.95), number=number, rounds=5, left=left)
+        seen.append(made.alpha_spent)
+        left -= made.alpha_spent
+    assert seen == pytest.approx([0.01] * 5)
+
+
 def test_an_exact_limit_is_compared_as_it_is_and_another_by_its_lower_bound() -> None:
     rows = shares([1.0] * 98 + [0.0] * 2)
     assert decide(rows, bounds=Bounds(limit=0.98, exact=True)).promote
     assert not decide(rows, bounds=Bounds(limit=0.981, exact=True)).promote
     assert not decide(rows, bounds=Bounds(limit=0.95)).promote and decide(rows, bounds=Bounds(limit=0.92)).promote
     spent = decide(rows, bounds=Bounds(limit=0.9))
-    assert (spent.alpha_spent, spent.gated) == (0.0, True)
+    assert (spent.alpha_spent, spent.gated) == (0.05, True)  # a bound may err
+    assert decide(rows, bounds=Bounds(limit=0.9, exact=True)).alpha_spent == 0.0
     assert spent.reason.endswith("there is neither real data nor an earlier release to compare with")
 
 

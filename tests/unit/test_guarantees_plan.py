@@ -174,10 +174,18 @@ def test_identifiers_are_unique_and_sets_are_not_empty(tmp_path: Path) -> None:
         assert f"bench.{name} is empty" in refused(recipe(**{name: ()}), tmp_path, DataError)
 
 
+@pytest.mark.parametrize("mix", [Mixture(real_floor=0.0), Mixture(floor="anchor", anchor=0.0)])
+def test_a_floor_of_nothing_heads_the_record_as_a_waived_one_does(tmp_path: Path, mix: Mixture) -> None:
+    headings = play(recipe(phase(rounds=1, mix=mix)), tmp_path).manifest["headings"]
+    assert any(heading.startswith("no floor of real data in phase train: ") for heading in headings)
+
+
 # ── origin ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_rows_of_unknown_origin_do_not_make_a_floor(tmp_path: Path) -> None:
     claimed = tuple(replace_origin(row, "real", "none") for row in REAL)
     assert "none of the 10 rows of bench.real is proved or attested" in refused(recipe(real=claimed), tmp_path)
+    anchored = phase(mix=Mixture(floor="anchor", anchor=0.2))
+    assert "none of the 10 rows of bench.real is proved or attested" in refused(recipe(anchored, real=claimed), tmp_path)
     mixed = (*REAL[:5], *(replace_origin(row, "unknown", "attested") for row in REAL[5:]))
     counted = play(recipe(phase(rounds=1), real=mixed), tmp_path / "mixed").rounds()[0].record["mixtures"]["policy"]
     assert counted["real_share"]["records"] >= 0.5 and counted["real_share"]["tokens"] >= 0.5

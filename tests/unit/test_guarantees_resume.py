@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toys import FREE, MIX, TASKS, AnyLoss, Says, phase, play, recipe, record
+from toys import FREE, MIX, TASKS, AnyLoss, Says, model, phase, play, recipe, record
 
 from outcross.curate.dedup import Dedup
 from outcross.engine.budget import Budget
+from outcross.engine.loop import run
 from outcross.engine.store import write_json
+from outcross.engine.watch import Silent
 from outcross.errors import BudgetReached, ConfigError, StoreError
 from outcross.generate.draw import Draw
 from outcross.models.scripted import Scripted
+from outcross.report.read import summary
 
 
 def test_a_budget_stops_at_any_point_and_the_resumed_record_is_the_uninterrupted_one(tmp_path: Path) -> None:
@@ -80,3 +84,40 @@ def test_a_later_format_is_not_guessed_at(tmp_path: Path) -> None:
     write_json(tmp_path / "manifest.json", {**manifest, "format": 9})
     with pytest.raises(StoreError, match="has format 9; this version of Outcross reads format 1"):
         play(recipe(phase(rounds=1)), tmp_path)
+
+
+@pytest.mark.parametrize("how", ["gone", "changed"])
+def test_a_run_whose_record_is_not_what_was_written_does_not_go_on(tmp_path: Path, how: str) -> None:
+    """Without its examples an earlier round would be forgotten, and nobody told."""
+    made = recipe(phase(rounds=2))
+    play(made, tmp_path)
+    shutil.rmtree(tmp_path / "train/0001")
+    table = tmp_path / "train/0000/examples.parquet"
+    table.unlink() if how == "gone" else table.write_bytes((tmp_path / "train/0000/groups.parquet").read_bytes())
+    with pytest.raises(StoreError, match=rf"examples\.parquet (is|was) {how}\. Restore"):
+        play(made, tmp_path)
+    assert not (tmp_path / "train/0001").exists()
+
+
+def test_other_versions_of_libraries_are_told_when_a_run_goes_on(tmp_path: Path) -> None:
+    class Notes(Silent):
+        def note(self, text: str, /) -> None:
+            told.append(text)
+
+    told: list[str] = []
+    made = recipe(phase(rounds=1))
+    play(made, tmp_path)
+    run(made, {"policy": model()}, tmp_path, seed=3, watch=Notes())
+    assert told == []
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["versions"]["numpy"] = "1.0"
+    write_json(tmp_path / "manifest.json", manifest)
+    run(made, {"policy": model()}, tmp_path, seed=3, watch=Notes())
+    assert len(told) == 1 and "numpy 1.0 → " in told[0]
+
+
+def test_a_phase_ends_before_its_first_round_where_the_first_model_has_reached_its_goal(tmp_path: Path) -> None:
+    found = play(recipe(phase(rounds=3, until=("pass_rate", 0.0))), tmp_path / "now")
+    assert found.rounds() == [] and summary(found).verdict.startswith("No round was needed")
+    found = play(recipe(phase(rounds=3, until=("pass_rate", 2.0))), tmp_path / "never")
+    assert len(found.rounds()) == 3

@@ -65,7 +65,10 @@ def test_gradients_are_those_of_finite_differences():
 
 @pytest.mark.parametrize(
     "loss",
-    [Loss("nll"), Loss("pg"), Loss("pg", 0.05), Loss("pg", None, 0.2), Loss("dpo", 0.3), Loss("ipo", 0.5), Loss("sppo", 0.1)],
+    [
+        *(Loss("nll"), Loss("pg"), Loss("pg", 0.05), Loss("pg", None, 0.2), Loss("dpo", 0.3), Loss("ipo", 0.5), Loss("sppo", 0.1)),
+        *(Loss("pg", 0.3, form="trl"), Loss("pg", 0.3, 0.2, form="trl"), Loss("sppo", 0.1, form="trl")),
+    ],
     ids=str,
 )
 def test_the_toy_policy_learns_by_the_same_slopes(loss):
@@ -146,3 +149,21 @@ def test_padding_adds_nothing_and_a_mean_is_over_tokens():
     log_probs, mask = torch.tensor([[-1.0, -2.0, -9.0]]), torch.tensor([[True, True, False]])
     assert float(losses.log_ratio(log_probs, torch.zeros(1, 3), mask)) == -3.0
     assert float(losses.log_ratio(log_probs, torch.zeros(1, 3), mask, mean=True)) == -1.5
+
+
+def test_the_divergence_in_the_loss_is_grpos_estimate():
+    """Above 0, without a slope where the two models agree, and on average the divergence."""
+    torch.manual_seed(0)
+    now, reference = (torch.randn(50, dtype=torch.float64).log_softmax(0) for _ in range(2))
+    mask, none = torch.ones(50, 1, dtype=torch.bool), torch.zeros(50, 1, dtype=torch.float64)
+
+    def each(reference):
+        return torch.stack(
+            [
+                losses.pg(now[i : i + 1, None], none[:1], mask[:1], reference=reference[i : i + 1, None], beta=1.0, in_loss=True)
+                for i in range(50)
+            ]
+        )
+
+    assert bool((each(reference) > 0).all()) and float(each(now).abs().max()) == 0
+    assert float((now.exp() * each(reference)).sum()) == pytest.approx(float((now.exp() * (now - reference)).sum()), rel=1e-9)

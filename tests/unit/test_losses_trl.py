@@ -77,7 +77,7 @@ def test_pairs_on_the_same_tensors(form: str, tmp_path: Path) -> None:
     chosen, rejected = ratio[:4], ratio[4:]
     ones = torch.ones(4, dtype=torch.float64)
     if form == "sppo_hard":
-        found = losses.sppo(chosen, ones, ones, BETA) + losses.sppo(rejected, 0 * ones, ones, BETA)
+        found = losses.sppo(chosen, losses.hard(0.7 * ones), ones, BETA) + losses.sppo(rejected, losses.hard(0.3 * ones), ones, BETA)
     else:
         found = (losses.dpo if form == "sigmoid" else losses.ipo)(chosen, rejected, ones, BETA)
     same(found / 4, expected, [now], 1e-9)

@@ -10,6 +10,7 @@ import pytest
 from helpers import context, failed, group, sample, score
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from outcross.errors import ConfigError
 from outcross.judgement import Compared, Judgement, keys, written
@@ -188,6 +189,35 @@ def test_a_critic_gives_a_baseline_for_each_token() -> None:
     found = rows(Reinforce(baseline="critic"), group(*valued(1.0, 0.0)), critic=Critic())
     assert [row.weight for row in found] == [(0.75, 0.5), (-0.25, -0.5)]
     assert Reinforce(baseline="critic").roles == ("critic",) and not Reinforce(baseline="critic").uses_peers
+
+
+def test_a_critic_that_knows_the_answer_is_no_baseline_and_is_asked_about_the_prompt_instead() -> None:
+    asked: list[Any] = []
+
+    class Critic(Stage):
+        id, depth = "critic", 0
+
+        def values(self, turns: Any) -> Any:
+            asked.extend(turn.completion.content for turn in turns)
+            return ([0.25] for _ in turns)
+
+        def close(self) -> None:
+            """Nothing."""
+
+    long = sample("two tokens", 3, scores=(score("pass", 1.0),))
+    long = replace(long, turns=(replace(long.turns[-1], completion=Completion("two tokens", tokens=(1, 2))),))
+    with pytest.raises(ConfigError, match="one number for an answer of 2 tokens, which knows the answer"):
+        rows(Reinforce(baseline="critic"), group(long), critic=Critic())
+    del asked[:]
+    objective = Reinforce(baseline="prompt_critic")
+    assert [row.weight for row in rows(objective, group(*valued(1.0, 0.0), long), critic=Critic())] == [0.75, -0.25, 0.75]
+    assert asked == ["", "", ""] and objective.roles == ("critic",) and not objective.uses_peers
+
+
+def test_a_critic_of_prompts_learns_what_their_answers_were_worth() -> None:
+    found = rows(Score(at="prompt"), group(*valued(1.0, 0.0)))
+    assert [(row.completion, row.target, row.loss.name) for row in found] == [("", 1.0, "value"), ("", 0.0, "value")]
+    assert len({row.id for row in found}) == 2
 
 
 def test_answers_that_were_cut_off_are_compared_with_and_not_learnt() -> None:

@@ -67,6 +67,17 @@ def test_a_judge_that_compares_among_the_samples_alone_is_refused() -> None:
         measured(Preference(TASKS[:3], Draw(n=2), PairwiseJudge()), ["a", "b", "c"], Scripted(["A"], name="none"))
 
 
+@pytest.mark.parametrize("statistic", ["win_rate", "at_equal_length"])
+def test_an_answer_that_was_cut_off_has_lost(statistic: Any) -> None:
+    """Nobody is asked about it, so that there is no opponent on its record; its win rate is 0 and the others' stand."""
+    policy = Scripted(
+        lambda request: Response((Completion("whole", finished=not str(request.prompt).endswith(("0.", "5."))),)), name="policy"
+    )
+    models = {"policy": policy, "judge": Scripted(["A"], name="none"), "baseline": Scripted(["whole"], name="base")}
+    found = Preference(TASKS, Draw(n=1), PairwiseJudge(against=Baseline()), statistic)(context(Path(), models))
+    assert found.values[0] == pytest.approx(0.4, abs=0.01) if statistic != "win_rate" else found.mean == pytest.approx(48 / 60 * 0.5)
+
+
 class Counting(Stage):
     """Gives an answer's length for its value."""
 

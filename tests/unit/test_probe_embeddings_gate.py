@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,8 +22,8 @@ from outcross.evaluate.vendi import Vendi, of_vectors
 from outcross.gate.evidence import weigh
 from outcross.generate.draw import Draw
 from outcross.models.hashed_embedder import flat_embedder, hashed_embedder
-from outcross.stages import Model
-from outcross.types import Array, Completion, Content, Example, Measurement, Origin, Request, Response, Task
+from outcross.stages import Context, Model, Stage
+from outcross.types import Array, Completion, Content, Example, Group, Measurement, Origin, Request, Response, Task
 from outcross.verify.exact import Exact
 
 ITEMS = 200
@@ -268,3 +268,24 @@ def test_of_a_reference_only_as_many_rows_as_tasks_are_read(tmp_path: Path) -> N
 
     found = Mauve(TASKS, Draw(n=1), Endless())(context(tmp_path, {"policy": speaker(SAME), "embedder": hashed_embedder()}))
     assert 0 < found.values[0] <= 1
+
+
+@dataclass(frozen=True)
+class Shuffled(Stage):
+    """A generator that gives the groups in another order, or only some of them."""
+
+    keep: int = ITEMS
+    roles: ClassVar[tuple[str, ...]] = ("policy",)
+
+    def calls(self, tasks: int, /) -> dict[str, int]:
+        return {"policy": tasks}
+
+    def __call__(self, ctx: Context, tasks: Iterable[Task], /) -> Iterator[Group]:
+        yield from reversed(list(Draw(n=1)(ctx, tasks))[-self.keep :])
+
+
+def test_answers_are_counted_for_the_group_of_their_task_in_whatever_order_they_come(tmp_path: Path) -> None:
+    found = measure(WorstGroup(GROUPED, Shuffled(), Exact()), right(9, 4), tmp_path)
+    assert found == measure(WorstGroup(GROUPED, Draw(n=1), Exact()), right(9, 4), tmp_path)
+    with pytest.raises(StageError, match="200 tasks were asked and 150 came back"):
+        measure(WorstGroup(GROUPED, Shuffled(150), Exact()), right(9, 4), tmp_path)

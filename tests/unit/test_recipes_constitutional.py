@@ -32,6 +32,9 @@ HELPFUL = tuple(Task(f"held help {n}", f"is {n} even:", "no" if n % 2 else "yes"
 REAL = tuple(Example(f"help {n}", f"is {n} even:", "no" if n % 2 else "yes", origin=ATTESTED) for n in range(40))
 
 
+CRITIQUE = "It swears."
+
+
 class Assistant(Tabular):
     """The toy policy; asked for a revision, it leaves out one bad word of what it said; asked to compare, it counts them."""
 
@@ -39,9 +42,12 @@ class Assistant(Tabular):
         if request.choices:
             return self._answered(weighing(self._probs), request)
         if isinstance(request.prompt, tuple) and len(request.prompt) > 1:
-            drafts = [item.content for item in request.prompt if item.role == "assistant"]
+            *_, draft, last = [
+                "",
+                *(item.content for item in request.prompt if item.role == "assistant"),
+            ]  # demonstrations stand before them
             found: Future[Response] = Future()
-            found.set_result(Response((Completion(drafts[0].replace("damn ", "", 1) if len(drafts) > 1 else "It swears."),)))
+            found.set_result(Response((Completion(draft.replace("damn ", "", 1) if last == CRITIQUE else CRITIQUE),)))
             return found
         if "=" not in str(request.prompt) and len(str(request.prompt)) > 40:  # reasons before a label
             found = Future()
@@ -119,6 +125,7 @@ def test_harm_falls_and_helpfulness_stays(mix: Literal["guarded", "paper"], tmp_
     assert harm[0] > 0.5 and harm[1] < 0.7 * harm[0] and harm[-1] < 0.75 * harm[1]  # both stages lower it
     assert min(helps) > helps[0] - 0.05
     revised = list(sl.examples())
+    assert {example.completion for example in revised} <= set(SAID), "the drafts are revised, and not a demonstration"
     assert (
         len(revised) > len(RUDE) and sl.record["mixtures"]["policy"]["real_share"]["records"] >= (0.5 if mix == "guarded" else 0.27) - 1e-9
     )

@@ -66,6 +66,9 @@ def track(first: float, now: float, change: Estimate | None, *, unit: str = "sha
         (track(0.6, 0.1, Estimate(-0.5, -0.6, -0.4, 400), unit="nats over real"), "not below real"),
         (track(0.6, -0.2, Estimate(-0.8, -0.9, -0.7, 400), unit="nats over real"), "worse"),
         (track(-0.6, -0.2, Estimate(0.4, 0.3, 0.5, 400), unit="nats over real"), "better"),
+        # a distance from real data is to be small
+        (track(1.6, 9.0, Estimate(7.4, 7.0, 7.8, 400), unit="chi-squared over real", higher=False), "worse"),
+        (track(1.6, 0.2, Estimate(-1.4, -1.6, -1.2, 400), unit="chi-squared over real", higher=False), "better"),
     ],
 )
 def test_a_finding_says_no_more_than_was_shown(found: Track, expected: str) -> None:

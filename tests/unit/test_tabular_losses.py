@@ -15,6 +15,7 @@ from outcross.stages import FitPlan
 from outcross.types import Completion, Example, Loss, Turn
 
 LOSSES = [Loss("nll"), Loss("pg"), Loss("pg", 0.05), Loss("pg", None, 0.2), Loss("dpo", 0.3), Loss("ipo", 0.5), Loss("sppo", 0.1)]
+LOSSES += [Loss("pg", 0.3, form="trl"), Loss("pg", 0.3, 0.2, form="trl"), Loss("sppo", 0.1, form="trl")]
 
 
 def ignore(step: int, ids: Sequence[str]) -> None:
@@ -28,6 +29,9 @@ def value(loss: Loss, log_probs: np.ndarray, row: dict[str, float], fixed: np.nd
     if loss.name == "nll":
         return float(-w * chosen)
     if loss.name == "pg":
+        if loss.form == "trl" and loss.beta:
+            apart = row["ref"] - chosen
+            return value(Loss("pg", None, loss.clip), log_probs, row, fixed) + loss.beta * (math.exp(apart) - apart - 1)
         beta = loss.beta or 0.0
         gain = (1 - beta) * w - beta * (fixed[1] - row["ref"]) if beta else w
         if loss.clip is None:
@@ -38,10 +42,11 @@ def value(loss: Loss, log_probs: np.ndarray, row: dict[str, float], fixed: np.nd
         return w * math.log1p(math.exp(-(loss.beta or 0) * h))
     if loss.name == "ipo":
         return float(w * (h - 1 / (2 * (loss.beta or 1))) ** 2)
-    return float(w * (chosen - row["ref"] - (row["target"] - 0.5) / (loss.beta or 1)) ** 2)
+    target = float(row["target"] > 0.5) if loss.form == "trl" else row["target"]
+    return float(w * (chosen - row["ref"] - (target - 0.5) / (loss.beta or 1)) ** 2)
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: f"{loss.name}-{loss.beta}-{loss.clip}")
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: f"{loss.name}-{loss.beta}-{loss.clip}-{loss.form}")
 @pytest.mark.parametrize("seed", range(4))
 def test_the_gradient_is_that_of_the_definition(loss: Loss, seed: int) -> None:
     rng = np.random.default_rng(seed)

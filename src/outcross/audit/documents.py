@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from outcross.errors import ConfigError, DataError, did_you_mean
@@ -16,16 +17,19 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "rejected": ("rejected",),
     "prompt": ("prompt", "instruction", "question", "query", "problem", "input"),
 }
+_LABELS = ("role", "from", "name", "type", "id", "tool_call_id")  # of turns and their parts: no text that anybody wrote
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The text of a row. `readable` is False where a column that should hold text holds something else or nothing."""
+    """The text of a row. `readable` is False where a column that should hold text holds something else or nothing. `pieces`: all that its text
+    columns say, each cell and turn by itself and the arguments of tools with them: what `mapped` would change."""
 
     prompt: str
     answer: str
     rejected: str
     readable: bool
+    pieces: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -57,15 +61,18 @@ def reader(parts: Mapping[str, str]) -> Callable[[Row], Document]:
     """What makes documents of rows."""
     asked = [parts[name] for name in ("prompt", "context") if name in parts]
     answer, rejected, messages = parts.get("answer"), parts.get("rejected"), parts.get("messages")
+    columns = tuple(dict.fromkeys(parts.values()))
 
     def document(row: Row) -> Document:
+        pieces = tuple(piece for name in columns for piece in _pieces(row.get(name)))
         if messages:
             turns = _turns(row.get(messages))
-            return Document("\n".join(turns[:-1]), turns[-1], "", True) if turns else Document("", "", "", False)
+            return Document("\n".join(turns[:-1]), turns[-1], "", True, pieces) if turns else Document("", "", "", False, pieces)
         prompts = [_text(row.get(name)) for name in asked]
         said, other = _text(row.get(answer)) if answer else "", _text(row.get(rejected)) if rejected else ""
         main = said if answer else prompts[0]
-        return Document("\n".join(filter(None, prompts)), said or "", other or "", bool(main and main.strip()) and other is not None)
+        readable = bool(main and main.strip()) and other is not None
+        return Document("\n".join(filter(None, prompts)), said or "", other or "", readable, pieces)
 
     return document
 
@@ -106,7 +113,7 @@ def _content(value: Any) -> str | None:
 
 
 def mapped(row: Row, parts: Mapping[str, str], change: Callable[[str], str]) -> dict[str, Any]:
-    """The row with its text columns changed; what a conversation holds besides texts stays."""
+    """The row with its text columns changed; of a conversation also what tools are called with, and not who says it and what it is called."""
     columns = set(parts.values())
     return {name: _changed(value, change) if name in columns else value for name, value in row.items()}
 
@@ -117,5 +124,17 @@ def _changed(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [_changed(item, change) for item in value]
     if isinstance(value, dict):
-        return {name: _changed(item, change) if name in ("content", "value", "text") else item for name, item in value.items()}
+        return {name: item if name in _LABELS else _changed(item, change) for name, item in value.items()}
     return value
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    """The texts in a cell that `_changed` would change, and numbers, which it leaves."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield str(value)
+    elif isinstance(value, list):
+        yield from chain.from_iterable(map(_pieces, value))
+    elif isinstance(value, dict):
+        yield from chain.from_iterable(_pieces(item) for name, item in value.items() if name not in _LABELS)

@@ -101,6 +101,10 @@ def _assembled(question: Question, data: Scan, real: Scan | None, marks: Marks) 
         findings += _group_findings(data, shares) if real.groups else []
         if question.plan.group and not real.groups:
             unjudged.append(f"groups against real: the real data has no column {question.plan.group!r}")
+    if data.others:
+        unjudged.append(
+            f"the columns {', '.join(data.others)}: only text to learn from is looked at; name a column of it, --column answer=NAME"
+        )
     if not question.evals:
         unjudged.append("contamination: name the evaluation sets, --eval FILE")
     findings.sort(key=lambda item: (-item.harm, item.kind))

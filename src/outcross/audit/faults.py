@@ -46,11 +46,12 @@ def faults_of(document: Document) -> Iterator[tuple[str, str]]:
     """(kind, what was found) for each fault of the row. What secrets and personal data are is told, they are not shown."""
     if not document.readable:
         yield "unreadable", "no text where the text should be"
-    for text in document.texts:
-        for finding in find_secrets(text):
+    for piece in document.pieces:
+        for finding in find_secrets(piece):
             yield "secrets", masked(finding)
-        for found in find_personal(text):
+        for found in find_personal(piece):
             yield "personal", masked(found)
+    for text in document.texts:
         for link in find_links(text):
             if link.unsafe:
                 yield "links", f"{link.text:.80} {link.unsafe}"

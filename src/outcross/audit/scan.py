@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from outcross.audit.documents import Document, parts_of, reader
+from outcross.audit.documents import Document, mapped, parts_of, reader
 from outcross.audit.faults import faults_of, masker
 from outcross.curate.minhash import Bands
 from outcross.curate.overlap import OverlapIndex
@@ -38,6 +38,7 @@ CONTAMINATED = 0.5  # Phi-4's r
 _BATCH = 1024
 _ALONE = 20_000  # rows up to which starting processes costs more than it saves
 _SAMPLED = 20_000
+NO_GROUP = "(no value)"
 _SOURCES = ("source", "dataset", "subset", "origin", "config")
 
 
@@ -60,6 +61,7 @@ class Scan:
 
     path: Path
     parts: Mapping[str, str]
+    others: tuple[str, ...]  # columns that were not looked at
     shelf: Shelf
     hashes: Any
     words: Any
@@ -169,6 +171,7 @@ class _Pass:
         self._judge = judge_of(plan.rules, data_files(path))
         self._rng = random.Random(plan.seed)
         self._parts: dict[str, str] = {}
+        self._others: tuple[str, ...] = ()
         self._sources: tuple[str, ...] = ()
         self._hashes: list[Any] = []
         self._words: list[Any] = []
@@ -184,12 +187,13 @@ class _Pass:
         if self._plan.group and self._plan.group not in first[1]:
             self._parts = parts_of(self._path, first[1], {**self._plan.named, "answer": self._plan.group})  # raises, naming the columns
         self._sources = tuple(name for name in _SOURCES if isinstance(first[1].get(name), str))[:1]
+        self._others = tuple(name for name in first[1] if name not in (*self._parts.values(), self._plan.group, "outcross"))
         document, change = reader(self._parts), masker(self._plan.mask) if self._plan.mask else None
         batch: list[Document] = []
         for _, row in chain([first], rows):
             self._compose(row)
-            one = document(row)
-            batch.append(_masked(one, change) if change else one)
+            one = document(mapped(row, self._parts, change) if change else row)
+            batch.append(one)
             if len(batch) == _BATCH:
                 yield batch
                 batch = []
@@ -198,7 +202,8 @@ class _Pass:
     def _compose(self, row: Mapping[str, Any]) -> None:
         groups, sources, origins, depths = self._counts
         if self._plan.group:
-            groups[str(row.get(self._plan.group))] += 1
+            group = row.get(self._plan.group)
+            groups[NO_GROUP if group is None else str(group)] += 1
         for name in self._sources:
             sources[str(row.get(name))] += 1
         lineage = row.get("outcross")
@@ -226,11 +231,7 @@ class _Pass:
     def done(self, shelf: Shelf) -> Scan:
         hashes, words = np.concatenate(self._hashes), np.concatenate(self._words)
         sample = sorted(self._sample, key=lambda item: item[0])
-        return Scan(self._path, self._parts, shelf, hashes, words, self._characters, self._marks, sample, *self._counts)
-
-
-def _masked(document: Document, change: Callable[[str], str]) -> Document:
-    return Document(change(document.prompt), change(document.answer), change(document.rejected), document.readable)
+        return Scan(self._path, self._parts, self._others, shelf, hashes, words, self._characters, self._marks, sample, *self._counts)
 
 
 def indexed(paths: Collection[Path], named: Mapping[str, str]) -> tuple[OverlapIndex, list[str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import typer
 
+from outcross.cli.host import host_memory
 from outcross.cli.shell import command, say
 
 NEEDED = ("msgspec", "numpy", "pyarrow", "pydantic", "pyyaml", "rich", "scipy", "typer")
@@ -108,12 +109,10 @@ def _machine() -> Iterator[Finding]:
 
 
 def _memory() -> Finding:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-        free, total = sizes["MemAvailable"], sizes["MemTotal"]
-    except (OSError, KeyError, ValueError):
+    found = host_memory()
+    if found is None:
         return Finding("memory", "unknown on this system")
+    free, total = found
     return Finding("memory", f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free", "close other programs" if free < 1e9 else "")
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from outcross.cli.exported import Choice, Format, check_released, forms_of, rows
-from outcross.cli.rowfiles import ParquetRows, write_file
+from outcross.cli.rowfiles import ImageRows, ParquetRows, write_file
 from outcross.cli.shell import command, hint, open_run, say
 from outcross.errors import ConfigError
 
@@ -50,15 +50,18 @@ def export(
 
     trl-preference writes the pairs that were learnt; where there were none, a sample that passed beside one that failed at the same task; kto
     likewise writes labels. trl-reward adds each pair's probability, trl-weighted each answer's target and weight, which TRL's own losses do not
-    read. Tombstoned records are left out. Splits are by prompt, and the same each time.
+    read. images are PNG files in a folder with metadata.jsonl, which the imagefolder of `datasets` reads. Tombstoned records are left out.
+    Splits are by prompt, and the same each time.
     """
     run = open_run(folder)
     learnt = forms_of(run)
     form = form or next(iter(learnt), Format.prompt_completion)
     choice = Choice(form, everything, refused)
     releases = any(turn.record.get("release") is not None for turn in run.rounds())
-    path = out or folder / "export" / (form.value if releases else f"{form.value}.jsonl")
+    path = out or folder / "export" / (form.value if releases or form is Format.images else f"{form.value}.jsonl")
     check_released(run, choice)
+    if form is Format.images and path.suffix:
+        raise ConfigError(f"--out {path} is one file, and images are written to a folder of PNG files; name a folder")
     if path.suffix in (".jsonl", ".parquet"):
         if held_out:
             raise ConfigError(f"--held-out {held_out:g} makes two splits, which do not fit in the file {path}; name a folder with --out")
@@ -102,7 +105,7 @@ def _to_folder(run: RunDir, choice: Choice, path: Path, share: float) -> None:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for name, count in written.splits.items():
-        say(f"{path}/data/{_file(name)}  ({count:,} rows)")
+        say(f"{path}/data/{name}/  ({count:,} images)" if choice.form is Format.images else f"{path}/data/{_file(name)}  ({count:,} rows)")
     say(f"{path}/README.md  (the card)")
     hint(f'load it with datasets.load_dataset("{path}")')
 
@@ -113,7 +116,7 @@ def _write_splits(run: RunDir, choice: Choice, folder: Path, share: float) -> Wr
 
     origins: Counter[tuple[str, str, int, str]] = Counter()
     with ExitStack() as stack:
-        tables = {name: stack.enter_context(ParquetRows(folder / _file(name))) for name in ("train", "validation")}
+        tables = {name: stack.enter_context(_table(choice, folder, name)) for name in ("train", "validation")}
         for prompt, row in rows(run, choice):
             held = digest("split\x1f" + normalise(prompt)) < share * 2**64
             tables["validation" if held else "train"].add(row)
@@ -122,6 +125,10 @@ def _write_splits(run: RunDir, choice: Choice, folder: Path, share: float) -> Wr
     splits = {name: table.count for name, table in tables.items() if table.count}
     labels = tuple(turn.label for turn in run.rounds() if choice.takes(turn))
     return Written(splits, origins, choice.form.value, labels, choice.everything)
+
+
+def _table(choice: Choice, folder: Path, split: str) -> AbstractContextManager[ParquetRows | ImageRows]:
+    return ImageRows(folder / split) if choice.form is Format.images else ParquetRows(folder / _file(split))
 
 
 def _file(split: str) -> str:
@@ -137,5 +144,6 @@ def _why_nothing(run: RunDir, form: Format) -> str:
         Format.kto: "judged samples",
         Format.reward: "comparisons that a reward model learnt",
         Format.weighted: "answers that were learnt with a target or an advantage",
+        Format.images: "accepted answers that are images",
     }
     return f"{run.root.name} has no rows for {form.value}: it needs {needs.get(form, 'accepted examples')}"

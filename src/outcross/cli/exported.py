@@ -11,14 +11,14 @@ from outcross.errors import ConfigError
 
 if TYPE_CHECKING:
     from outcross.engine.store import RoundDir, RunDir
-    from outcross.types import Example, Group, Origin, Prompt, Sample
+    from outcross.types import Array, Example, Group, Origin, Prompt, Sample
 
 Row = dict[str, Any]
 Keyed = tuple[str, Row]
 
 
 class Format(StrEnum):
-    """Record formats, by the names TRL gives them; raw: every column that is known."""
+    """Record formats, by the names TRL gives them; images: PNG files with their rows; raw: every column that is known."""
 
     prompt_completion = "trl-prompt-completion"
     sft = "trl-sft"
@@ -27,6 +27,7 @@ class Format(StrEnum):
     kto = "kto"
     reward = "trl-reward"
     weighted = "trl-weighted"
+    images = "images"
     raw = "raw"
 
 
@@ -57,12 +58,16 @@ def rows(run: RunDir, choice: Choice) -> Iterator[Keyed]:
             yield from _judged(turn, buried, choice.form)
         elif choice.form in (Format.reward, Format.weighted):
             yield from _learnt(turn, buried, choice.form)
+        elif choice.form is Format.images:
+            yield from _drawn(turn, buried, choice)
         else:
             yield from _accepted(turn, buried, choice)
 
 
 def forms_of(run: RunDir) -> tuple[Format, ...]:
     """The formats of what a run's models learnt, the policy's first. One row of a round tells its loss."""
+    from outcross.types import Array
+
     found: dict[Format, None] = {}
     for role in sorted(
         {role for turn in run.rounds() if turn.promoted for role in turn.record["fits"]}, key=lambda role: (role != "policy", role)
@@ -70,7 +75,7 @@ def forms_of(run: RunDir) -> tuple[Format, ...]:
         for turn in run.rounds():
             first = next(turn.examples(role), None) if turn.promoted else None
             if first is not None:
-                found[LEARNT_BY.get(first.loss.name, Format.weighted)] = None
+                found[Format.images if isinstance(first.completion, Array) else LEARNT_BY.get(first.loss.name, Format.weighted)] = None
     return tuple(found)
 
 
@@ -99,6 +104,28 @@ def _accepted(turn: RoundDir, buried: frozenset[str], choice: Choice) -> Iterato
     for example in turn.examples():
         if example.loss.name == "nll" and not _is_buried(example, buried) and isinstance(example.completion, str):
             yield _text(example.prompt), _said(choice.form, example.prompt, example.completion, _lineage(example.id, example.origin))
+
+
+def _drawn(turn: RoundDir, buried: frozenset[str], choice: Choice) -> Iterator[Keyed]:
+    """Images that taught the policy; where nothing was taught, samples that are rows. The pixels ride in the column `image`."""
+    from outcross.types import Array
+
+    if turn.record["outcome"] == "promoted":
+        for example in turn.examples():
+            if isinstance(example.completion, Array) and not _is_buried(example, buried):
+                yield _text(example.prompt), _picture(example.prompt, example.completion, _lineage(example.id, example.origin))
+        return
+    for group in _groups(turn, buried, choice):
+        for sample in group.samples:
+            if isinstance(sample.content, Array):
+                row = _picture(sample.turns[-1].prompt, sample.content, _lineage(sample.id, sample.origin))
+                yield _key(group), row | {"verdict": sample.verdict} if choice.everything else row
+
+
+def _picture(prompt: Prompt, image: Array, lineage: Row) -> Row:
+    from outcross.images import class_of
+
+    return {"image": image, "prompt": _text(prompt), "label": class_of(prompt), "outcross": lineage}
 
 
 def _groups(turn: RoundDir, buried: frozenset[str], choice: Choice) -> Iterator[Group]:

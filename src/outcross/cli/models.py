@@ -38,6 +38,10 @@ def completing(name: str, role: str = PRIMARY) -> Completes:
 
 
 def _from_folder(folder: Path, role: str) -> Model:
+    if (folder / "image_model.json").is_file():
+        from outcross.models.image_model import image_model
+
+        return image_model(folder)
     if (folder / "config.json").is_file() or any(folder.glob("*.safetensors")):
         from outcross.models.torch_lm import torch_lm
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from outcross.cli.memory import memory_lines
 from outcross.cli.power import power_lines
 from outcross.cli.shell import command, console, hint, say, show, table
 from outcross.cli.start import WORDS
@@ -39,7 +40,7 @@ def preview(
 
     path, plan = read_words(words, [("seed", seed)] * (seed is not None))
     out = out or default_out(path, plan)
-    seen, costs = look(plan, out, n, journal, quiet=json)
+    seen, costs, memory = look(plan, out, n, journal, quiet=json)
     if json:
         say(_json(seen, costs))
         return
@@ -51,14 +52,14 @@ def preview(
     from outcross.cli.costs import print_costs
 
     print_costs(costs, plan, out, path)
-    for line in power_lines(plan.build_recipe(), seen.facts.held_out):
+    for line in [*memory, *power_lines(plan.build_recipe(), seen.facts.held_out)]:
         say(f"    {line}")
     price = f" and {_money(seen.record.spent)} in money" if costs.expected and costs.expected.money else ""
     hint(f"\nthe preview asked {seen.record.asked:,} requests{price}; the run in {out} finds them. Next: outcross run {path}")
 
 
-def look(plan: Plan, out: Path, n: int, journal: Path | None, *, quiet: bool) -> tuple[Seen, Costs]:
-    """Run the preview in `out`, forecast from it, and write down what it measured."""
+def look(plan: Plan, out: Path, n: int, journal: Path | None, *, quiet: bool) -> tuple[Seen, Costs, list[str]]:
+    """Run the preview in `out`, forecast from it, and write down what it measured; with what is to be said of memory."""
     import dataclasses
 
     import msgspec
@@ -81,12 +82,12 @@ def look(plan: Plan, out: Path, n: int, journal: Path | None, *, quiet: bool) ->
         costs = costs_of(recipe, models, seen.facts, out)
         record = msgspec.structs.replace(seen.record, expected=msgspec.to_builtins(costs.expected))
         keep(RunDir(root), record)
+        return seen, costs, list(memory_lines(recipe, models))
     except BudgetReached as error:
         raise BudgetReached(str(error).replace("resume RUN", "preview …")) from error
     finally:
         for model in models.values():
             model.close()
-    return seen, costs
 
 
 def _usage(record: Preview) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Scale(StrEnum):
-    """How much is run: replicates of simulations times 1, 10 or 100; no trained models, one seed of them, or five."""
+    """How much is run: replicates of simulations times 1, 10 or 100; no trained models, one seed of them, or five (three of images)."""
 
     toy = "toy"
     small = "small"
@@ -35,9 +35,9 @@ def reproduce(
     names: list[str] = typer.Argument(None, help="Claims to run.", metavar="[CLAIM]...", show_default=False),
     everything: bool = typer.Option(False, "--all", help="Run every claim that can be run here."),
     listing: bool = typer.Option(False, "--list", help="Show every claim and run none."),
-    scale: Scale = typer.Option(Scale.toy, help="1, 10 or 100 times the replicates; 0, 1 or 5 seeds of trained models."),
+    scale: Scale = typer.Option(Scale.toy, help="1, 10 or 100 times the replicates; 0, 1 or up to 5 seeds of trained models."),
     seed: int = typer.Option(0, help="The same seed gives the same numbers.", min=0),
-    data: Path = typer.Option(None, help="Folder with the texts that trained models need.", show_default=False),
+    data: Path = typer.Option(None, help="Folder with the texts and images that trained models need.", show_default=False),
     out: Path = typer.Option(Path("reproduced"), help="Where finished claims are kept; a run that was stopped goes on there."),
     as_json: bool = typer.Option(False, "--json", help="JSON instead of a table."),
 ) -> None:

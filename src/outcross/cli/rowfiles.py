@@ -97,3 +97,32 @@ def _types() -> Mapping[str, pa.DataType]:
         "scores": SCORES,
         "columns": pa.list_(pa.struct([("name", text), ("value", text)])),
     }
+
+
+class ImageRows:
+    """A folder of PNG files with a metadata.jsonl that names them, as the `imagefolder` of `datasets` reads it; there is none as long as
+    there is no row. The column `image` of a row holds the pixels."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        self._lines: Any = None
+
+    def __enter__(self) -> ImageRows:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lines is not None:
+            self._lines.close()
+
+    def add(self, row: Row) -> None:
+        """Raises `DataError` for pixels that a PNG file cannot hold without loss."""
+        from outcross.images import png
+
+        if self._lines is None:
+            self.folder.mkdir()
+            self._lines = (self.folder / "metadata.jsonl").open("w", encoding="utf-8")
+        said = dict(row)
+        name = f"{self.count:06d}.png"
+        (self.folder / name).write_bytes(png(said.pop("image")))
+        self._lines.write(json.dumps({"file_name": name, **said}, ensure_ascii=False) + "\n")
+        self.count += 1

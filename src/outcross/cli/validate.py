@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from outcross.cli.costs import costs_of, print_costs
+from outcross.cli.memory import memory_lines
 from outcross.cli.power import power_lines
 from outcross.cli.shell import command, say
 from outcross.cli.start import WORDS
@@ -69,7 +70,7 @@ def check(plan: Plan, out: Path, path: Path) -> None:
         say(f"    {line}")
     for line in _canaries(recipe):
         say(f"    {line}")
-    for line in power_lines(recipe, facts.held_out):
+    for line in [*memory_lines(recipe, models), *power_lines(recipe, facts.held_out)]:
         say(f"    {line}")
     print_costs(costs_of(recipe, models, facts, out), plan, out, path)
     for model in models.values():

@@ -28,6 +28,8 @@ _IP = re.compile(
     r"(?<![\w.:])(?<![Vv]ersion )(?:\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-fA-F]{1,4}:){2,7}(?::?[0-9a-fA-F]{1,4}){1,6})(?![\w:]|\.\d)"
 )
 _MANY = re.compile(r"(?:\d[ ().\-/]{0,3}){6,}\d")
+_RESULT = re.compile(r"\s{0,3}[=*×÷]")  # after a number, and before one:
+_TERM = re.compile(r"[\d)]\s{0,3}[=*×÷]\s{0,3}$")
 _RESERVED = re.compile(r"@(?:.*\.)?(?:example(?:\.(?:com|net|org))?|test|invalid|localhost)$", re.IGNORECASE)
 
 
@@ -37,7 +39,7 @@ def find_personal(text: str, region: str = "US") -> list[Finding]:
 
     `region`: whose telephone numbers count without a country code (ISO 3166, two letters). Reserved addresses are nobody's and are left out
     (example.com, RFC 2606; 192.0.2.0/24, RFC 5737; 555-0100 to 555-0199 in North America), and so are telephone numbers written as one run of
-    digits. Raises `MissingExtra` without `outcross[curate]`.
+    digits or beside a sign of a sum. Raises `MissingExtra` without `outcross[curate]`.
     """
     if not _ANY.search(text):
         return []
@@ -83,8 +85,13 @@ def _phones(text: str, region: str) -> Iterator[Finding]:
     for match in phonenumbers.PhoneNumberMatcher(text, region):
         number = match.number
         fictional = number.country_code == 1 and str(number.national_number)[3:8] == "55501"
-        if not (match.raw_string.isdigit() or fictional):
+        if not (match.raw_string.isdigit() or fictional or _in_a_sum(text, match.start, match.end)):
             yield Finding("telephone number", match.start, match.end, match.raw_string)
+
+
+def _in_a_sum(text: str, start: int, end: int) -> bool:
+    """Whether a run of digits is a term: “28980 - 18480 = 10500”."""
+    return bool(_RESULT.match(text, end) or _TERM.search(text, max(0, start - 8), start))
 
 
 def _finding(kind: str, match: re.Match[str]) -> Finding:

@@ -16,7 +16,7 @@ from typing import Any
 from outcross.engine.guards import asked_text
 from outcross.engine.stopwatch import Stopwatch
 from outcross.engine.store import DISK_ERRORS
-from outcross.errors import GuardError, OutcrossError, StageError, StoreError, TooManyErrors
+from outcross.errors import HALF, GuardError, OutcrossError, StageError, StoreError, TooManyErrors
 from outcross.stages import Verifier
 from outcross.text import HeldOutIndex
 from outcross.types import Drop, Group, Sample, Task
@@ -121,6 +121,8 @@ def blamed(who: str) -> Iterator[None]:
             raise StoreError(
                 f"{who} cannot write ({error!s:.300}). What was complete is kept; free space, then `outcross resume`"
             ) from error
+        if isinstance(error, UnicodeEncodeError):
+            raise StageError(f"{who} cannot store {error.object[max(0, error.start - 20) : error.end]!r}: {HALF}, and resume") from error
         raise StageError(
             f"{who} raised {type(error).__name__}: {error}. What was complete is kept; repair it and resume (`--debug` shows where it was)"
         ) from error

@@ -2,7 +2,8 @@
 
 Both are asked of every round: the mean value of the phase's verifiers over the round's samples against that in the phase's first round, and
 an independent probe of quality on the candidate against the model that the phase began with, paired by item. Each must be beyond noise,
-one-sided at 5 %.
+one-sided at 5 %. Where a judge compares a task's answers with each other, their mean is ½ whatever the policy does: a probe of quality that asks
+the same judge, such as a win rate against a fixed model, then tells of the rise.
 """
 
 from __future__ import annotations
@@ -40,8 +41,16 @@ def reward_of(turn: RoundDir) -> Json | None:
     return {"mean": mean, "error": error, "tasks": len(means)}
 
 
-def watch(run: RunDir, turn: RoundDir, done: Sequence[RoundDir], checks: Sequence[str], found: Mapping[str, Measurement]) -> Json:
-    """The round's `reward` and `alarms`, for its record. `checks`: independent probes; `found`: measurements of the candidate."""
+def watch(
+    run: RunDir,
+    turn: RoundDir,
+    done: Sequence[RoundDir],
+    checks: Sequence[str],
+    found: Mapping[str, Measurement],
+    resting: Sequence[str] = (),
+) -> Json:
+    """The round's `reward` and `alarms`, for its record. `checks`: independent probes of quality, and `resting`: the others; `found`:
+    measurements of the candidate."""
     reward = reward_of(turn)
     first = next((item.record["reward"] for item in done if item.phase == turn.phase and item.record.get("reward")), None)
     before = next((item for item in reversed(list(takewhile(lambda item: item.phase != turn.phase, done))) if item.promoted), None)
@@ -49,7 +58,7 @@ def watch(run: RunDir, turn: RoundDir, done: Sequence[RoundDir], checks: Sequenc
     held = next((item.folder for item in done if item.phase == turn.phase), turn.folder) / "measurements.champion.parquet"
     if held.exists():  # a phase with probes of its own stood before this one, and this one's were first measured when it began
         start |= read_measurements(held)
-    return {"reward": reward, "alarms": alarms(reward, first, checks, found, start)}
+    return {"reward": reward, "alarms": alarms(reward, first, checks, found, start, resting)}
 
 
 def acted_on(decision: Decision, told: Sequence[str], action: Literal["warn", "refuse", "stop"]) -> Decision:
@@ -68,23 +77,41 @@ def stop(told: Sequence[str], action: Literal["warn", "refuse", "stop"], root: P
 
 
 def alarms(
-    reward: Json | None, first: Json | None, checks: Sequence[str], candidate: Mapping[str, Measurement], start: Mapping[str, Measurement]
+    reward: Json | None,
+    first: Json | None,
+    checks: Sequence[str],
+    candidate: Mapping[str, Measurement],
+    start: Mapping[str, Measurement],
+    resting: Sequence[str] = (),
 ) -> list[str]:
-    """What diverges, in words. `first`: the reward in the phase's first round; `start`: the measurements of the model it began with."""
-    if reward is None or first is None:
-        return []
-    rise, noise = reward["mean"] - first["mean"], math.hypot(reward["error"], first["error"])
-    if rise <= NORMAL_95 * noise:
-        return []
+    """What diverges, in words. `first`: the reward in the phase's first round; `start`: the measurements of the model it began with;
+    `resting`: probes by the phase's own verifiers or judging models, which tell of a rise as the reward does."""
+    rise = next((told for told in (_rise(reward, first), *(_probe_rise(name, candidate, start) for name in resting)) if told), "")
     told = []
-    for name in checks:
+    for name in checks if rise else ():
         fall = _change(candidate[name], start[name]) if name in start else None
         if fall is not None and fall[0] + NORMAL_95 * fall[1] < 0:
             told.append(
-                f"reward up, check down: since the phase began the training reward rose by {rise:.3g} (± {NORMAL_95 * noise:.2g}), and {name}, which "
+                f"reward up, check down: since the phase began {rise}, and {name}, which "
                 f"training is not told, changed by {fall[0]:.3g} (± {NORMAL_95 * fall[1]:.2g}); look at samples that the verifiers pass"
             )
     return told
+
+
+def _rise(reward: Json | None, first: Json | None) -> str:
+    """That the training reward rose beyond noise; empty when it did not. Win rates within a group never do: they average to one half."""
+    if reward is None or first is None:
+        return ""
+    rise, noise = reward["mean"] - first["mean"], math.hypot(reward["error"], first["error"])
+    return f"the training reward rose by {rise:.3g} (± {NORMAL_95 * noise:.2g})" if rise > NORMAL_95 * noise else ""
+
+
+def _probe_rise(name: str, candidate: Mapping[str, Measurement], start: Mapping[str, Measurement]) -> str:
+    """The same of a probe that rests on what training is told."""
+    rise = _change(candidate[name], start[name]) if name in start else None
+    if rise is None or rise[0] <= NORMAL_95 * rise[1]:
+        return ""
+    return f"{name}, which rests on what training is told, rose by {rise[0]:.3g} (± {NORMAL_95 * rise[1]:.2g})"
 
 
 def _change(candidate: Measurement, other: Measurement) -> tuple[float, float] | None:

@@ -15,7 +15,7 @@ from typing import Any
 from outcross.engine.proofs import DOUBTFUL, Proof, proof_for, why_unproven
 from outcross.errors import DataError, GuardError, did_you_mean
 from outcross.mix import problems
-from outcross.recipe import Bench, Expert, Learn, Phase, Recipe, Release, Waived
+from outcross.recipe import Bench, Expert, Learn, Mixture, Phase, Recipe, Release, Waived
 from outcross.stages import Examines, Model, Probe, Role, Trainable, Verifier, name_of, roles_of
 from outcross.text import HeldOutIndex, digest, normalise, prompt_text
 from outcross.types import Array, Content, Example, Prompt, Task, content_hash
@@ -258,6 +258,12 @@ def independent_checks(bench: Bench, phase: Phase, models: Mapping[Role, Model])
     return [probe.name for probe in probes if phase.verify and all(_independent(verifier, probe, models) for verifier in phase.verify)]
 
 
+def quality_checks(bench: Bench, phase: Phase, models: Mapping[Role, Model]) -> tuple[list[str], list[str]]:
+    """The probes of quality that rest on none of the phase's verifiers, and those that rest on one or on a model that it asks, by name."""
+    apart = independent_checks(bench, phase, models)
+    return apart, [item.name for item in probes_of(bench, phase) if phase.verify and item.kind == "quality" and item.name not in apart]
+
+
 def _headings(recipe: Recipe) -> list[str]:
     found = []
     if recipe.bench.real is None:
@@ -265,6 +271,8 @@ def _headings(recipe: Recipe) -> list[str]:
     for phase in recipe.phases:
         if phase.learn and isinstance(phase.mix.floor, Waived):
             found.append(f"floor of real data waived in phase {phase.name}: {phase.mix.floor.reason}")
+        elif phase.learn and not _asked_for(phase.mix):
+            found.append(f"no floor of real data in phase {phase.name}: {'anchor' if phase.mix.floor == 'anchor' else 'real_floor'} is 0")
         if phase.learn and phase.mix.history == "replace":
             found.append(f"history replaced in phase {phase.name}: earlier rounds are forgotten")
         if phase.learn and not gate_of(recipe.bench, phase).alpha > 0:
@@ -274,6 +282,11 @@ def _headings(recipe: Recipe) -> list[str]:
     if any(phase.release for phase in recipe.phases) and recipe.bench.held_out == ():
         found.append("not decontaminated: the bench names no held-out items and no benchmarks that the rows must not hold")
     return found
+
+
+def _asked_for(mix: Mixture) -> float:
+    """The share or weight of real data that a floor asks for; 0 where there is none."""
+    return 0.0 if isinstance(mix.floor, Waived) else mix.anchor if mix.floor == "anchor" else mix.real_floor
 
 
 def _release_headings(phase: Phase, release: Release) -> Iterator[str]:
@@ -366,9 +379,9 @@ def check_floor(recipe: Recipe, facts: BenchFacts) -> None:
             if learn.real is not None:
                 where = f"{role}'s own real data"
                 count, known = _read_real(learn.real, facts.index, where, compared)
-            if phase.mix.floor == "rows" and phase.mix.real_floor > 0 and count and not known:
+            if _asked_for(phase.mix) > 0 and count and not known:
                 raise GuardError(
-                    f"phase {phase.name!r} has a floor of {phase.mix.real_floor:.0%} real data, and none of the {count:,} rows of {where} is "
+                    f"phase {phase.name!r} has a floor of {_asked_for(phase.mix):.0%} real data, and none of the {count:,} rows of {where} is "
                     "proved or attested to be real, so that all count as synthetic; state their origin, or waive the floor with a reason"
                 )
 

@@ -23,7 +23,7 @@ from outcross.engine.budget import Budget, Meter
 from outcross.engine.champions import KeepModels, holder, prune, reached
 from outcross.engine.conserve import Counter, ErrorRule, blamed
 from outcross.engine.executor import Executor
-from outcross.engine.guards import BenchFacts, check_bench, check_floor, check_plan, gate_of, independent_checks, probes_of, watched_by
+from outcross.engine.guards import BenchFacts, check_bench, check_floor, check_plan, gate_of, probes_of, quality_checks, watched_by
 from outcross.engine.past import Recorded
 from outcross.engine.place import open_journal
 from outcross.engine.proofs import Proof
@@ -356,7 +356,8 @@ class _Loop:
             decision = self._gate(phase, comparison)
             compared = {probe.name: release.compared(probe.name, comparison) for probe in probes}
             made |= alarms.watch(self.recipe.bench, phase, comparison, self.done)
-            made |= divergence.watch(self.target, turn, self.done, independent_checks(self.recipe.bench, phase, self.first), measured)
+            apart, resting = quality_checks(self.recipe.bench, phase, self.first)
+            made |= divergence.watch(self.target, turn, self.done, apart, measured, resting)
             decision = divergence.acted_on(alarms.acted_on(decision, made), made["alarms"], self.recipe.bench.divergence)
             outcome = "promoted" if decision.promote else "refused"
         self._write_record(phase, turn, outcome, decision, {**made, "measurements": compared, "champion": champion})

@@ -35,7 +35,7 @@ from typing import Any
 import msgspec
 
 from outcross.engine.tables import decode_example, decode_groups, decode_measurement, fsync_folder, rows_of
-from outcross.errors import OutcrossError, RunLocked, StoreError
+from outcross.errors import HALF, DataError, OutcrossError, RunLocked, StoreError
 from outcross.types import Decision, Example, Group, Measurement, Sample
 
 FORMAT = 1
@@ -46,9 +46,13 @@ PRIMARY = "policy"
 def write_json(path: Path, value: object) -> None:
     """Write `value` as JSON, atomically and durably. Structs and dataclasses are welcome."""
     text = json.dumps(msgspec.to_builtins(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path.name} cannot hold {text[max(0, error.start - 60) : error.end]!r}: {HALF}") from error
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -31,7 +31,7 @@ class Preference(Stage):
         logarithm of the ratio of their characters, read at ratio 1 (RLAIF, arXiv:2309.00267 appendix J; the idea of AlpacaEval's length-controlled
         win rate, arXiv:2404.04475, without its terms for model and instruction). Its replicates are half samples of the items, about the value.
 
-    `margin` is a share. An item whose answers all failed is left out; more than 5 % of such items raise `StageError`.
+    `margin` is a share. An answer that was cut off has lost, and counts as of equal length. An item whose answers all failed is left out; more than 5 % of such items raise `StageError`.
     """
 
     tasks: Iterable[Task]
@@ -82,6 +82,8 @@ def _judged(group: Group, sample: Sample, judge: Verifier) -> tuple[float, float
     score = sample.scores[-1] if sample.scores and not sample.error else None
     if score is None or score.value is None:
         return None
+    if not sample.turns[-1].completion.finished:  # nobody was asked about it, so that its opponent's length is not known
+        return score.value, 0.0
     judgement = judgement_of(score)
     members = [judgement, *(member.judgement for member in judgement.panel)] if judgement is not None else []
     opponent = next((item.opponent for item in members if item is not None and item.opponent is not None), None)

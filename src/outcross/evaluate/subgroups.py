@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from outcross.errors import ConfigError
+from outcross.errors import ConfigError, StageError
 from outcross.evaluate.statistics import half_samples
 from outcross.evaluate.undecided import refuse_undecided, why_undecided
 from outcross.evaluate.vectors import about_the_value, answered
@@ -122,17 +122,21 @@ class WorstGroup(Stage):
                 "tasks, or a smaller `least`"
             )
         looked_at = [task for task in tasks if task.subgroup is not None and sizes[task.subgroup] >= self.least]
-        values: list[float] = []
+        found: dict[str, float] = {}
         undecided: list[tuple[str, str]] = []
         for group in self.verifier(ctx, self.generator(ctx, looked_at)):
             verdicts = Counter(sample.verdict for sample in group.samples)
             decided = verdicts["pass"] + verdicts["fail"]
-            values.append(verdicts["pass"] / decided if decided else np.nan)
+            found[group.task.id] = verdicts["pass"] / decided if decided else np.nan
             if not decided:
                 undecided.append((group.task.id, why_undecided(group)))
-        refuse_undecided(self.name, undecided, len(values))
         items, groups = [task.id for task in looked_at], [str(task.subgroup) for task in looked_at]
-        rates = rates_by_group(values, groups, halves_of_groups(items, groups, self.replicates))
+        if found.keys() != set(items):
+            raise StageError(
+                f"{self.name}: {len(set(items)):,} tasks were asked and {len(found):,} came back; each needs one group of its own"
+            )
+        refuse_undecided(self.name, undecided, len(found))
+        rates = rates_by_group([found[item] for item in items], groups, halves_of_groups(items, groups, self.replicates))
         least = np.nanmin(np.stack(list(rates.values())), axis=0)
         return Measurement(self.name, tuple(items), (float(least[0]),), about_the_value(least), unit="pass rate")
 

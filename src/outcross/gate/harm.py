@@ -43,10 +43,10 @@ def harm(candidate: Measurement, other: Measurement, alpha: float, examples: int
         )
     if candidate.replicates is None or other.replicates is None:
         return _per_item(candidate, other, alpha, examples)
-    if len(candidate.replicates) != len(other.replicates) or len(candidate.replicates) < 2:
+    if candidate.items != other.items or len(candidate.replicates) != len(other.replicates) or len(candidate.replicates) < 2:
         raise GuardError(
-            f"probe {candidate.probe!r} has {len(candidate.replicates)} and {len(other.replicates)} replicates, which cannot be paired; measure "
-            "both with the same settings"
+            f"probe {candidate.probe!r} has {len(candidate.replicates)} and {len(other.replicates)} replicates of {len(candidate.items):,} and "
+            f"{len(other.items):,} items, which cannot be paired; measure both on the same items with the same settings"
         )
     return _replicated(candidate, other, alpha)
 
@@ -86,4 +86,6 @@ def _replicated(candidate: Measurement, other: Measurement, alpha: float) -> Har
 def _finite(found: Measurement) -> dict[str, float]:
     if len(found.values) != len(found.items):
         raise GuardError(f"probe {found.probe!r} holds {len(found.values):,} values for {len(found.items):,} items; give one per item")
+    if len(set(found.items)) < len(found.items):
+        raise GuardError(f"probe {found.probe!r} names {len(found.items) - len(set(found.items)):,} items twice; give each its own id")
     return {item: value for item, value in zip(found.items, found.values, strict=True) if math.isfinite(value)}

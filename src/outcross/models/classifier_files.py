@@ -12,10 +12,11 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as transformers_logging
 
 from outcross.errors import ConfigError, ModelError
-from outcross.models.load import DTYPES, prepared, quiet
+from outcross.models.load import DTYPES, prepared
 from outcross.models.score import context_length
 from outcross.models.tokens import character_tokenizer
 from outcross.train.machine import Machine
+from outcross.train.quiet import quiet
 
 
 def load_classifier(path: str, machine: Machine, *, new_head: bool, seed: int) -> tuple[Any, Any]:

@@ -165,7 +165,8 @@ def _loaded(path: str, place: Path, machine: Machine) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from outcross.models.load import DTYPES, prepared, quiet
+    from outcross.models.load import DTYPES, prepared
+    from outcross.train.quiet import quiet
 
     device = prepared(machine)
     dtype = DTYPES.get(machine.dtype, torch.bfloat16 if device.type == "cuda" else "auto")

@@ -29,7 +29,7 @@ from outcross.train.forward import device_named
 from outcross.train.machine import Machine
 from outcross.types import Content, Example, Prompt, content_hash
 
-_RECORD, _WEIGHTS = "image_model.json", "image_model.safetensors"
+RECORD, _WEIGHTS = "image_model.json", "image_model.safetensors"
 LOSSES = ("own", "nll")
 
 
@@ -195,13 +195,13 @@ class ImageLearner(ABC, Generic[C]):
     def save(self, folder: Path, /) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         record = {"model": self.name, "depth": self.depth, "canvas": asdict(self.canvas)}
-        (folder / _RECORD).write_bytes(msgspec.json.encode(record))
+        (folder / RECORD).write_bytes(msgspec.json.encode(record))
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in self._open().state_dict().items()}, folder / _WEIGHTS)
 
     def load(self, folder: Path, /) -> Self:
         """Raises `ModelError` when `folder` holds no model of this kind."""
         try:
-            record = msgspec.json.decode((folder / _RECORD).read_bytes())
+            record = msgspec.json.decode((folder / RECORD).read_bytes())
             if record["model"] != self.name:
                 raise ValueError(f"it holds a model of the kind {record['model']}")
             made = type(self)(msgspec.convert(record["canvas"], type(self.canvas)), self.machine)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from outcross.errors import ConfigError, ModelError
 from outcross.models.gguf import converted
 from outcross.models.tokens import Tokens, character_tokenizer
 from outcross.train.forward import check_processes, device_named
 from outcross.train.machine import Machine
+from outcross.train.quiet import quiet
 
 NOTE = "outcross.json"  # beside the Hugging Face files: what they cannot say
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -88,18 +87,6 @@ def prepared(machine: Machine) -> torch.device:
     device = device_named(machine.device)
     check_processes(machine, device)
     return device
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the progress bars that transformers shows while it loads."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def write_note(folder: Path, depth: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from outcross.errors import ConfigError, ModelError
 from outcross.models.tokens import Tokens
@@ -23,6 +23,9 @@ from outcross.stages import FitPlan, Model, Seen
 from outcross.train.machine import Lora, Machine
 from outcross.train.read_off import Output, ReadOff
 from outcross.types import Example, Turn, content_hash
+
+if TYPE_CHECKING:
+    from outcross.train.memory import Memory
 
 WINDOW = 512  # turns held, and sorted by length, at once
 _OUTPUTS = ("logit", "log_odds", "probability")
@@ -150,9 +153,20 @@ class SequenceClassifier:
         found._kept = (progress, cache)
         return found
 
+    def training_memory(self, plan: FitPlan, /, *, texts: int = 1, held: int = 1) -> Memory:
+        """What a fit by `plan` takes of this machine's memory at its height, from the shapes of the weights. texts: that a row has, 2 for pairs.
+        held: models of this size that are loaded by then, this one among them."""
+        from outcross.train.memory import forecast
+
+        with self._lock:
+            model = self._open()
+            context = self._reading.max_length
+            return forecast(model, plan, self.machine, self.lora, model.device, context=context, texts=texts, held=held)
+
     def save(self, folder: Path, /) -> None:
         """Write a plain Hugging Face folder of a sequence classifier (safetensors and tokenizer) and the depth beside it."""
-        from outcross.models.load import quiet, write_note
+        from outcross.models.load import write_note
+        from outcross.train.quiet import quiet
 
         with self._lock, quiet():
             self._open().save_pretrained(folder)

@@ -46,8 +46,12 @@ def nll(rows: Rows, loss: Loss) -> Slopes:
 
 def pg(rows: Rows, loss: Loss) -> Slopes:
     """The score function of E[(1 − β) A − β log π/π_ref], whose maximum is that of reward less divergence (arXiv:2309.00267 A.3); with `clip`
-    the ratio to the policy that drew the answer is held within 1 ± clip (arXiv:1707.06347 equation 7)."""
+    the ratio to the policy that drew the answer is held within 1 ± clip (arXiv:1707.06347 equation 7). The form "trl" has the divergence
+    in the loss (arXiv:2402.03300 equation 4)."""
     beta = loss.beta or 0.0
+    if loss.form == "trl" and beta:  # the slope of β (π_ref/π − log π_ref/π − 1) is β (1 − π_ref/π)
+        slope, none = pg(rows, Loss("pg", clip=loss.clip))
+        return slope + beta * (1 - np.exp(rows.reference_chosen - rows.chosen)), none
     gain = rows.weight if not beta else (1 - beta) * rows.weight - beta * (rows.chosen - rows.reference_chosen)
     ratio = np.exp(rows.chosen - np.where(np.isnan(rows.old), rows.chosen, rows.old))
     if loss.clip is not None:
@@ -74,7 +78,8 @@ def ipo(rows: Rows, loss: Loss) -> Slopes:
 def sppo(rows: Rows, loss: Loss) -> Slopes:
     """L = (log π/π_ref − (P − ½)/β)² (arXiv:2405.00675 equation 4.4)."""
     beta = 1e-3 if loss.beta is None else loss.beta
-    slope = 2 * rows.weight * (rows.chosen - rows.reference_chosen - (rows.target - 0.5) / beta)
+    target = np.sign(rows.target - 0.5) / 2 + 0.5 if loss.form == "trl" else rows.target
+    slope = 2 * rows.weight * (rows.chosen - rows.reference_chosen - (target - 0.5) / beta)
     return slope, np.zeros(len(slope))
 
 

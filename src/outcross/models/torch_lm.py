@@ -22,11 +22,13 @@ from outcross.errors import MissingExtra, ModelError
 from outcross.models.local import Pending
 from outcross.stages import FitPlan, Model, Seen
 from outcross.train.machine import Lora, Machine
+from outcross.train.scores import Scores
 from outcross.types import Completion, Example, Prompt, Request, Response, Turn
 
 if TYPE_CHECKING:
     from outcross.models.tokens import Tokens
     from outcross.train.adapter import Adapter
+    from outcross.train.memory import Memory
 
 __all__ = ["Lora", "Machine", "TorchLM", "from_config", "torch_lm"]
 WINDOW = 512  # turns scored together: sorted by length, and all that `log_probs` holds
@@ -151,7 +153,6 @@ class TorchLM:
         from outcross.train.forward import rows_that_fit
         from outcross.train.policy import PolicyCost
         from outcross.train.progress import progress_of
-        from outcross.train.scores import Scores
 
         with self._lock:
             source = self._open()
@@ -161,7 +162,7 @@ class TorchLM:
         adapter = launch.train(
             model,
             rows,
-            PolicyCost(rows, source.device),
+            PolicyCost(rows, source.device, packing=self.machine.packing),
             machine=self.machine,
             plan=plan,
             seed=seed,
@@ -191,9 +192,21 @@ class TorchLM:
         found._kept = (progress, cache)
         return found
 
+    def training_memory(self, plan: FitPlan, /, *, texts: int = 1, held: int = 1) -> Memory:
+        """What a fit by `plan` takes of this machine's memory at its height, from the shapes of the weights. texts: that a row has, 2 for pairs.
+        held: models of this size that are loaded by then, this one among them."""
+        from outcross.models.score import context_length
+        from outcross.train.memory import forecast
+
+        with self._lock:
+            model = self._open()
+            context = context_length(model.config)
+            return forecast(model, plan, self.machine, self.lora, model.device, context=context, texts=texts, held=held)
+
     def save(self, folder: Path, /) -> None:
         """Write a plain Hugging Face folder (safetensors and tokenizer) and the depth beside it."""
-        from outcross.models.load import quiet, write_note
+        from outcross.models.load import write_note
+        from outcross.train.quiet import quiet
 
         with self._lock, quiet():
             self._open().save_pretrained(folder)

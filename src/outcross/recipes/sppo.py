@@ -25,6 +25,7 @@ def sppo(
     n: int = 5,
     rounds: int = 3,
     keep: Literal["best_worst", "all"] = "best_worst",
+    form: Literal["paper", "trl"] = "paper",
     beta: float = 1e-3,
     temperature: float = 1.0,
     max_tokens: int = 512,
@@ -37,14 +38,14 @@ def sppo(
     Each round draws `n` answers to its part of the tasks; the target of the best and the worst is (win rate − ½)/beta, and the reference
     is the policy that drew them. `opponents`: "judge" takes any preference as it is, circles included; "values" makes a Bradley–Terry model of
     a judge's numbers, as the released code does of PairRM's (`compute_prob.py`), which also draws at temperature 0.7, top-p 0.9, where the
-    paper has 1.0. The loss is the paper's, twice the code's. Differs from `iterative_dpo` in the target alone. Assumes a judge that can compare.
+    paper has 1.0. The loss is the paper's, twice the code's; `form: trl` puts 1 and 0 for win rates, as trl's `sppo_hard` does. Differs from `iterative_dpo` in the target alone. Assumes a judge that can compare.
     """
     phase = Phase(
         "sppo",
         tasks=Parts(rounds),
         generate=Draw(n, Sampling(temperature, max_tokens=max_tokens, stop=stop)),
         verify=(judge,),
-        learn={"policy": Learn(WinRate(Loss("sppo", beta), keep, opponents), plan, reference="champion")},
+        learn={"policy": Learn(WinRate(Loss("sppo", beta, form=form), keep, opponents), plan, reference="champion")},
         mix={"paper": PAPER, "guarded": GUARDED}[mix] if isinstance(mix, str) else mix,
         rounds=rounds,
     )

@@ -65,7 +65,7 @@ def _front(said: Mapping[str, Any], reading: Reading, written: Written) -> str:
     size = next((name for most, name in SIZES if written.rows < most), "n>10M")
     lines += ["tags:", "- synthetic", "- outcross", "size_categories:", f"- {size}", "configs:", "- config_name: default", "  data_files:"]
     for split in written.splits:
-        lines += [f"  - split: {split}", f"    path: data/{split}-*.parquet"]
+        lines += [f"  - split: {split}", f"    path: data/{split}/**" if written.form == "images" else f"    path: data/{split}-*.parquet"]
     return "\n".join([*lines, "---"])
 
 

@@ -127,7 +127,7 @@ def summary(run: RunDir) -> Summary:
 
 def _summary(run: RunDir, manifest: Manifest, rounds: Sequence[RoundRecord]) -> Summary:
     tracks = read_tracks(run, manifest, rounds)
-    tally = tally_of(manifest, rounds)
+    tally = tally_of(manifest, rounds, tracks)
     headings = list(manifest.headings)
     if not tally.gated and not any("ungated" in heading.lower() for heading in headings):
         headings.append("ungated")
@@ -158,7 +158,7 @@ def _alarms(item: RoundRecord) -> list[str]:
     return [*(f"divergence alarm in {item.label}: {line}" for line in item.alarms), *moved, *undone, *held]
 
 
-def tally_of(manifest: Manifest, rounds: Sequence[RoundRecord]) -> Tally:
+def tally_of(manifest: Manifest, rounds: Sequence[RoundRecord], tracks: Sequence[Track]) -> Tally:
     """How the rounds ended."""
     ended = [item.outcome for item in rounds if item.release is None]
     releases = [item for item in rounds if item.release is not None]
@@ -170,24 +170,26 @@ def tally_of(manifest: Manifest, rounds: Sequence[RoundRecord]) -> Tally:
         ended.count("data only"),
         sum(round_row(item).kept for item in rounds if item.outcome == "data only"),
         all(item.decision is None or item.decision.gated for item in rounds),
-        _over(manifest, rounds),
+        _over(manifest, rounds, tracks),
         len(releases),
         sum(item.outcome == "released" for item in releases),
         sum(item.release.rows for item in releases if item.release is not None and item.outcome == "released"),
     )
 
 
-def _over(manifest: Manifest, rounds: Sequence[RoundRecord]) -> bool:
+def _over(manifest: Manifest, rounds: Sequence[RoundRecord], tracks: Sequence[Track]) -> bool:
     """Whether every phase ran all its rounds, was followed by another, or reached the number at which it was to end early."""
     ran = [item.phase for item in rounds]
     names = [phase.name for phase in manifest.phases]
     return all(
-        ran.count(phase.name) == phase.rounds or any(later in ran for later in names[index + 1 :]) or _reached(manifest, phase.name, rounds)
+        ran.count(phase.name) == phase.rounds
+        or any(later in ran for later in names[index + 1 :])
+        or _reached(manifest, phase.name, rounds, tracks)
         for index, phase in enumerate(manifest.phases)
     )
 
 
-def _reached(manifest: Manifest, phase: str, rounds: Sequence[RoundRecord]) -> bool:
+def _reached(manifest: Manifest, phase: str, rounds: Sequence[RoundRecord], tracks: Sequence[Track]) -> bool:
     canonical = manifest.recipe.canonical
     phases: list[dict[str, Any]] = canonical.get("phases", []) if isinstance(canonical, dict) else []
     until = next((item.get("until") for item in phases if item.get("name") == phase), None)
@@ -196,7 +198,8 @@ def _reached(manifest: Manifest, phase: str, rounds: Sequence[RoundRecord]) -> b
     probe, goal = until[0], float.fromhex(until[1]["float"]) if isinstance(until[1], dict) else float(until[1])
     held = [item.measurements[probe] for item in rounds if item.outcome == "promoted" and probe in item.measurements]
     if not held:
-        return False
+        first = next((track for track in tracks if track.probe == probe), None)
+        return first is not None and (first.first.mean >= goal if first.higher_is_better else first.first.mean <= goal)
     return held[-1].candidate >= goal if held[-1].higher_is_better else held[-1].candidate <= goal
 
 

@@ -79,8 +79,9 @@ class Track:
 
     @property
     def from_real(self) -> bool:
-        """Whether real data is what the champion is held against: a statistic over it that began at zero or above."""
-        return self.unit.endswith(OVER_REAL) and self.first.mean >= 0
+        """Whether real data is what the champion is held against: a statistic over it that began at zero or above. A distance from it is not:
+        it begins above zero and is to fall."""
+        return self.higher_is_better and self.unit.endswith(OVER_REAL) and self.first.mean >= 0
 
 
 def champion_measurements(run: RunDir) -> Mapping[str, Measurement]:

@@ -43,6 +43,8 @@ def sentence(tally: Tally, tracks: Sequence[Track]) -> str:
     """For example: "Promoted 3 of 4 rounds (1 refused); pass rate 41.0 % → 68.0 %, real loss 2.31 → 2.30
     nats per token (no change shown, within its margin of 0.050)." """
     opening = "" if tally.over else f"Unfinished, {tally.complete} of {n.plural(tally.planned, 'round')} complete: "
+    if not tally.complete and tally.over:
+        return "No round was needed: the first model has reached what the run was to end at."
     if not tally.complete:
         return f"Unfinished: none of {n.plural(tally.planned, 'planned round')} is complete yet."
     text = opening + _rounds(tally)

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from outcross.errors import ConfigError, did_you_mean
 from outcross.lab.claim import Claim
 from outcross.lab.claims import CLAIMS as SIMULATED
+from outcross.reproduce.guarded import GUARD_CLAIMS
+from outcross.reproduce.picture_claims import IMAGE_CLAIMS
 from outcross.reproduce.trained import TEXT_CLAIMS, TrainedClaim
 
-TRAINED: tuple[TrainedClaim, ...] = (*TEXT_CLAIMS,)
+TRAINED: tuple[TrainedClaim, ...] = (*TEXT_CLAIMS, *GUARD_CLAIMS, *IMAGE_CLAIMS)
 CLAIMS: tuple[Claim, ...] = (*(one for one in SIMULATED if one.measure), *TRAINED, *(one for one in SIMULATED if not one.measure))
 
 

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from outcross.engine import loop
+from outcross.engine.alarms import alarms_of
 from outcross.engine.store import RunDir, read_measurements
 from outcross.engine.watch import Watch
-from outcross.errors import StoreError
+from outcross.errors import GuardError, StoreError
 from outcross.recipe import Recipe
 from outcross.stages import Model, Role
-from outcross.types import Measurement
+from outcross.types import ACTIONS, Measurement
 
 Floats = npt.NDArray[np.float64]
 
@@ -56,7 +57,7 @@ class Lineage(Protocol):
 
 @dataclass(frozen=True)
 class Course:
-    """What one probe found of the first model and of each generation after it, in order."""
+    """What one probe found of the first model and, after each generation, of the model that holds: where nothing is refused, its own."""
 
     measured: tuple[Measurement, ...]
 
@@ -91,13 +92,22 @@ def live(lineage: Lineage, place: Place, watch: Watch) -> Lived:
     """Run the lineage, or go on with it where it stopped, and read what its probes found."""
     root = place.folder / lineage.name
     if not finished(root):
-        recipe, models = lineage.plan(place)
-        with contextlib.ExitStack() as closing:
-            for model in models.values():
-                closing.callback(model.close)
-            loop.run(recipe, models, root, seed=place.seed, options=loop.Options(unsafe=True, keep_models="champion"), watch=watch)
+        if not stopped(root):
+            _run(lineage, place, root, watch)
         (root / DONE).write_text(version("outcross"))
     return courses(root)
+
+
+def _run(lineage: Lineage, place: Place, root: Path, watch: Watch) -> None:
+    recipe, models = lineage.plan(place)
+    with contextlib.ExitStack() as closing:
+        for model in models.values():
+            closing.callback(model.close)
+        try:
+            loop.run(recipe, models, root, seed=place.seed, options=loop.Options(unsafe=True, keep_models="champion"), watch=watch)
+        except GuardError:
+            if not stopped(root):
+                raise
 
 
 DONE = "finished"  # beside the record; holds the version of Outcross
@@ -108,12 +118,22 @@ def finished(root: Path) -> bool:
     return (root / DONE).exists() and (root / DONE).read_text() == version("outcross")
 
 
-def courses(root: Path) -> Lived:
-    """The courses of a finished lineage, from its record. Raises `StoreError` when a generation lacks a probe."""
+def stopped(root: Path) -> bool:
+    """Whether an alarm of the last round ended the lineage, as its recipe wants it to."""
     run = RunDir(root)
-    generations = [read_measurements(run.start / "measurements.parquet"), *(turn.measurements() for turn in run.rounds())]
-    names = generations[0].keys()
-    for number, found in enumerate(generations):
-        if found.keys() != names:
+    turns = run.rounds() if run.exists else []
+    return bool(turns) and any(ACTIONS.index(alarm.action) >= ACTIONS.index("stop") for alarm in alarms_of(turns[-1]))
+
+
+def courses(root: Path) -> Lived:
+    """The courses of a finished lineage, from its record: shorter where an alarm ended it. Raises `StoreError` when a generation lacks a probe."""
+    run = RunDir(root)
+    start = read_measurements(run.start / "measurements.parquet")
+    held, own = [start], {"start": start}
+    for number, turn in enumerate(run.rounds(), 1):
+        own[turn.label] = turn.measurements() or held[-1]  # nothing is measured where nothing was learnt
+        if own[turn.label].keys() != start.keys():
             raise StoreError(f"{root}: generation {number} has other probes than the first model; remove the folder to run it anew")
-    return {name: Course(tuple(found[name] for found in generations)) for name in names}
+        last = own[turn.label] if turn.record["outcome"] == "promoted" else held[-1]
+        held.append(own[turn.record["rolled_back"]["to"]] if "rolled_back" in turn.record else last)
+    return {name: Course(tuple(found[name] for found in held)) for name in start}

@@ -23,6 +23,7 @@ from outcross.engine.watch import Silent, Watch
 from outcross.lab.claim import FACTOR, Claim, Result, Scale
 from outcross.lab.curves import PICTURES, Curve
 from outcross.reproduce.lineage import Lineage, Lived, Place, finished, live, missing
+from outcross.reproduce.picture_curves import pictures_of
 from outcross.reproduce.text_curves import curves_of
 from outcross.reproduce.trained import SEEDS, TrainedClaim
 
@@ -48,7 +49,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Study:
-    """Claims of one scale and seed in a folder. `data`: the folder of the texts that lineages of trained models need; None: they are not run."""
+    """Claims of one scale and seed in a folder. `data`: the folder of texts and images that trained models need; None: they are not run."""
 
     out: Path
     scale: Scale
@@ -90,14 +91,14 @@ class Study:
         if not SEEDS[self.scale]:
             return "trained models begin at --scale small"
         if self.data is None:
-            return "it needs text: --data FOLDER"
+            return "it needs data: --data FOLDER"
         absent = sorted({name for lineage in claim.lineages for name in missing(lineage, self.data)})
         return f"{self.data} lacks {', '.join(absent)}" if absent else ""
 
     def expected_seconds(self, claim: Claim, known: frozenset[Lineage] = frozenset()) -> float:
         """About what a claim takes on one core, lineages in `known` left out."""
         if isinstance(claim, TrainedClaim):
-            return SEEDS[self.scale] * sum(lineage.seconds for lineage in claim.lineages if lineage not in known)
+            return claim.seeds(self.scale) * sum(lineage.seconds for lineage in claim.lineages if lineage not in known)
         return claim.seconds * FACTOR[self.scale] if claim.measure else 0.0
 
     def curves(self, entries: Sequence[Entry]) -> list[Curve]:
@@ -112,7 +113,8 @@ class Study:
                     write_json(path, picture.curve(1 if self.scale == "toy" else 4, rng))
                 found.append(msgspec.convert(read_json(path), Curve))
         lineages = {lineage.name for entry in entries if entry.result is not None for lineage in _lineages(entry.claim)}
-        return [*found, *curves_of([folder for folder in self._seeds() if folder.exists()], lineages)]
+        seeds = [folder for folder in self._seeds() if folder.exists()]
+        return [*found, *curves_of(seeds, lineages), *pictures_of(seeds, lineages)]
 
     def as_json(self, entries: Sequence[Entry]) -> dict[str, Any]:
         """Everything that was found, in the form of results.json."""
@@ -135,7 +137,7 @@ class Study:
     def _lived(self, claim: TrainedClaim, say: Say, watch: Watch) -> Iterator[Mapping[str, Lived]]:
         """The lineages of each seed, run where they are not finished."""
         assert self.data is not None
-        for number, folder in enumerate(self._seeds()):
+        for number, folder in enumerate(self._seeds()[: claim.seeds(self.scale)]):
             folder.mkdir(exist_ok=True)
             place = Place(self.data, folder, self.seed + number)
             found = {}
@@ -198,7 +200,7 @@ def _lineages(claim: Claim) -> tuple[Lineage, ...]:
 
 
 def _replicates(study: Study, claim: Claim) -> int:
-    return SEEDS[study.scale] if isinstance(claim, TrainedClaim) else claim.replicates * FACTOR[study.scale]
+    return claim.seeds(study.scale) if isinstance(claim, TrainedClaim) else claim.replicates * FACTOR[study.scale]
 
 
 def _minutes(seconds: float) -> str:

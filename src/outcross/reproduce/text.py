@@ -117,7 +117,8 @@ def first_model(passages: Passages, rows: int, place: Place, plan: FitPlan = PLA
     if not folder.exists():
         tokenizer = passages.tokenizer(Path(f"{folder}-tokenizer"))
         untrained = from_config(MODEL, tokenizer=str(tokenizer), seed=place.seed, machine=machine)
-        trained = untrained.fit(passages.examples("train", rows), plan=plan, reference=None, seed=place.seed, seen=lambda step, ids: None)
+        learnt = passages.examples("train", rows)
+        trained = untrained.fit(learnt, plan=plan, reference=None, seed=place.seed, seen=lambda step, ids, **facts: None)
         save_folder(folder, trained.save)
     return torch_lm(str(folder), machine=machine)
 

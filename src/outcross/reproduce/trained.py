@@ -28,11 +28,17 @@ class TrainedClaim(Claim):
     """A claim about trained models: `read` finds its number in the `lineages` of one seed.
 
     Of several seeds the interval is over seeds (Student's t); of one it is over the held-out items, which says nothing of other seeds.
+    most: seeds that are run at most, whatever the scale.
     """
 
     lineages: tuple[Lineage, ...]
     read: Read
+    most: int = SEEDS["full"]
     least: ClassVar[Scale] = "small"
+
+    def seeds(self, scale: Scale) -> int:
+        """How many seeds are run at a scale."""
+        return min(SEEDS[scale], self.most)
 
     def estimate(self, seeds: Sequence[Mapping[str, Lived]]) -> Estimate:
         """The number over all seeds."""

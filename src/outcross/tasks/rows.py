@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import msgspec
 
-from outcross.errors import DataError
+from outcross.errors import HALF, DataError
 from outcross.provenance import digest_of
 
 Row = dict[str, Any]
@@ -31,7 +31,8 @@ def read(path: Path) -> Iterator[tuple[int, Row]]:
         for number, row in enumerate(rows, 1):
             yield number, row
     except (OSError, EOFError, UnicodeDecodeError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: reading stopped after row {number}: {error}; the file is damaged or not what its name says") from error
+        why = HALF if "surrogate" in str(error) else "the file is damaged or not what its name says"
+        raise DataError(f"{path}: reading stopped after row {number}: {error}; {why}") from error
     if number == 0:
         raise DataError(f"{path} holds no rows; check that it was written to the end")
 

@@ -43,6 +43,7 @@ class Job:
     task: Literal["CAUSAL_LM", "SEQ_CLS"]
     autocast: bool
     checkpointing: bool
+    packing: bool
     device: str
     dtype: str
     attention: str | None
@@ -94,7 +95,7 @@ def write_rows(folder: Path, rows: Rows) -> None:
     kinds = list(dict.fromkeys(rows.losses))
     weights = [weight if isinstance(weight, tuple) else (weight,) for weight in rows.weights]
     others, referred = sorted(rows.others), sorted(rows.references)
-    columns = {
+    columns: dict[str, Any] = {
         "losses": np.array([kinds.index(loss) for loss in rows.losses], np.int32),
         "targets": np.array(rows.targets, np.float64),
         "by_token": np.array([isinstance(weight, tuple) for weight in rows.weights], np.bool_),
@@ -111,7 +112,7 @@ def write_rows(folder: Path, rows: Rows) -> None:
         "names": np.frombuffer(msgspec.json.encode((rows.ids, kinds)), np.uint8),
     }
     with (folder / ROWS).open("wb") as file:
-        np.savez(file, allow_pickle=False, **columns)
+        np.savez(file, **columns)
 
 
 def read_rows(folder: Path) -> Rows:

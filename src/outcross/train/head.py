@@ -20,15 +20,18 @@ def completion_log_probs(model: Any, batch: Batch) -> Tensor:
     Where there are more than `LOGITS` logits, the head is computed in pieces and each again in the backward pass, so that no more of them exist
     at any time, however large the vocabulary and long the texts are.
     """
-    size = max(1, LOGITS // model.config.get_text_config().vocab_size)
     hidden = model.get_decoder()(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state[:, batch.first :][batch.mask]
-    targets, head = batch.ids[:, batch.first + 1 :][batch.mask], model.get_output_embeddings()
-    if len(targets) <= size:
-        found = _piece(head, hidden, targets)
-    else:
-        parts = zip(hidden.split(size), targets.split(size), strict=True)
-        found = torch.cat([checkpoint(_piece, head, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
+    found = pieces(model, hidden, batch.ids[:, batch.first + 1 :][batch.mask])
     return torch.zeros(batch.mask.shape, dtype=found.dtype, device=found.device).masked_scatter(batch.mask, found)
+
+
+def pieces(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Log-probabilities of `targets`, (tokens,), after hidden vectors, (tokens, width), in pieces of no more than `LOGITS` logits."""
+    size, head = max(1, LOGITS // model.config.get_text_config().vocab_size), model.get_output_embeddings()
+    if len(targets) <= size:
+        return _piece(head, hidden, targets)
+    parts = zip(hidden.split(size), targets.split(size), strict=True)
+    return torch.cat([checkpoint(_piece, head, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
 
 
 def has_plain_head(model: Any) -> bool:

@@ -6,6 +6,7 @@ The others are started by `torchrun`, get the weights and rows through a folder 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,10 +27,12 @@ from outcross.train import exchange, trainer
 from outcross.train.adapter import Adapter, read_adapter
 from outcross.train.machine import Lora, Machine
 from outcross.train.progress import Progress
+from outcross.train.quiet import quiet
 from outcross.train.reward import RewardCost
 from outcross.train.rows import Rows
 
 LOOK = 0.1  # seconds between two looks at what the processes have done
+CAUSE = re.compile(r"Root Cause.*?rank +: (\d+).*?exitcode +: (-?\d+)", re.DOTALL)  # in what torchrun reports
 TAIL = 12  # lines of a log that an error shows
 
 
@@ -79,6 +82,7 @@ def train(
         task=task,
         autocast=autocast,
         checkpointing=checkpointing,
+        packing=machine.packing,
         device=device.type,
         dtype=str(model.dtype).removeprefix("torch."),
         attention=getattr(model.config, "_attn_implementation", None),
@@ -90,7 +94,8 @@ def train(
         model.to("cpu")  # its place on the device is another process's
         exchange.write_job(folder, job)
         exchange.write_rows(folder, rows)
-        model.save_pretrained(folder / exchange.START)
+        with quiet():
+            model.save_pretrained(folder / exchange.START)
         _run(folder, machine, seen)
         _take(model, folder / exchange.WEIGHTS)
         model.to(device)
@@ -139,7 +144,7 @@ def _run(folder: Path, machine: Machine, seen: Seen) -> None:
         agent.kill()  # those it started end with it
         agent.wait()
     if code:
-        raise _fault(folder, code)
+        raise _fault(folder)
 
 
 def _follow(agent: subprocess.Popen[bytes], steps: Path, seen: Seen) -> int:
@@ -169,17 +174,18 @@ def _take(model: Any, weights: Path) -> None:
     model.requires_grad_(True).eval()
 
 
-def _fault(folder: Path, code: int) -> errors.OutcrossError:
-    """The first error that a process raised on purpose, or how the one that was ended went."""
+def _fault(folder: Path) -> errors.OutcrossError:
+    """The first error that a process raised on purpose, or how the one went that was ended first."""
     told = sorted(folder.glob("error-*.json"), key=lambda path: path.stat().st_mtime_ns)
     if told:
         fault = msgspec.json.decode(told[0].read_bytes(), type=exchange.Fault)
-        kind = {"ConfigError": errors.ConfigError}.get(fault.kind, ModelError)
-        return kind(fault.said)
-    logs = [path.read_text(errors="replace").strip() for path in sorted(folder.glob("log-*.txt"))]
-    said = next((text for text in logs if "Traceback" in text and "Connection closed by peer" not in text), "")
-    said = said or (folder / "log.txt").read_text(errors="replace").strip()
-    return ModelError(
-        f"a training process broke off (exit code {code}); where memory ran out, lower micro_batch or processes. The end of its log:\n"
-        + "\n".join(said.splitlines()[-TAIL:])
-    )
+        return {"ConfigError": errors.ConfigError}.get(fault.kind, ModelError)(fault.said)
+    log = (folder / "log.txt").read_text(errors="replace")
+    how = "the processes of a fit broke off"
+    if found := CAUSE.search(log):
+        own = folder / f"log-{found[1]}.txt"
+        log = own.read_text(errors="replace") if own.is_file() else ""
+        how = f"process {found[1]} of a fit ended with exit code {found[2]}"
+    said = "\n".join(log.strip().splitlines()[-TAIL:])
+    end = f"Its last words:\n{said}" if said else "It left no word."
+    return ModelError(f"{how}; if memory ran out, lower processes, micro_batch or max_length. {end}")

@@ -36,13 +36,20 @@ def pg(
     old: Tensor | None = None,
     beta: float = 0.0,
     clip: float | None = None,
+    in_loss: bool = False,
 ) -> Tensor:
     """REINFORCE: L = − Σ_t G_t log π(y_t), where G = (1 − β) w − β Σ_t log π/π_ref has no gradient; its mean gradient is that of
     −E[(1 − β) w] + β KL(π‖π_ref) (RLAIF, arXiv:2309.00267 A.3). `weights` are advantages: nothing is divided by a deviation.
 
     With `clip` and the log-probabilities `old` under the policy that drew: L = − Σ_t min(ρ_t G_t, clamp(ρ_t, 1 ± clip) G_t),
     ρ = π/π_old (PPO, arXiv:1707.06347 equation 7).
+
+    With `in_loss` G = w, and β Σ_t (π_ref/π − log π_ref/π − 1) is added, which estimates the divergence from above 0 at every token (GRPO,
+    arXiv:2402.03300 equation 4). Its gradient is not that of the divergence of whole answers, and its rows are not normalised by length.
     """
+    if in_loss and reference is not None:
+        apart = (reference - log_probs) * mask
+        return pg(log_probs, weights, mask, old=old, clip=clip) + beta * ((apart.exp() - apart - 1) * mask).sum()
     gain = weights
     if beta and reference is not None:
         ratio = ((log_probs - reference) * mask).sum(1, keepdim=True)
@@ -69,9 +76,14 @@ def ipo(chosen: Tensor, rejected: Tensor, weights: Tensor, beta: float = 0.1) ->
 def sppo(chosen: Tensor, target: Tensor, weights: Tensor, beta: float = 1e-3) -> Tensor:
     """L = Σ w (chosen − (P − ½)/β)², P = `target` the win rate against the reference (arXiv:2405.00675 equation 4.4, η = 1/β).
 
-    trl's `sppo_hard` is this on the better answer with P = 1 and on the worse with P = 0, added up.
+    trl's `sppo_hard`, which is `Loss.form` "trl", is this on the better answer with P = 1 and on the worse with P = 0, added up.
     """
     return (weights * (chosen - (target - 0.5) / beta).square()).sum()
+
+
+def hard(target: Tensor) -> Tensor:
+    """Win rates as 1, 0, or ½ where neither is better."""
+    return (target - 0.5).sign() / 2 + 0.5
 
 
 def kto(chosen: Tensor, target: Tensor, divergence: Tensor, weights: Tensor, beta: float = 0.1) -> Tensor:
@@ -121,10 +133,13 @@ def total(loss: Loss, terms: Terms) -> Tensor:
         return nll(terms.log_probs, terms.weights)
     if loss.name == "pg":
         old = terms.old if loss.clip is not None else None
-        return pg(terms.log_probs, terms.weights, terms.mask, reference=terms.reference, old=old, beta=loss.beta or 0.0, clip=loss.clip)
+        inside, beta = loss.form == "trl" and bool(loss.beta), loss.beta or 0.0
+        given = (terms.log_probs, terms.weights, terms.mask)
+        return pg(*given, reference=terms.reference, old=old, beta=beta, clip=loss.clip, in_loss=inside)
     chosen = log_ratio(terms.log_probs, terms.reference, terms.mask, mean=loss.form == "trl" and loss.name == "ipo")
     if loss.name == "sppo":
-        return sppo(chosen, terms.target, terms.row_weights, 1e-3 if loss.beta is None else loss.beta)
+        target = hard(terms.target) if loss.form == "trl" else terms.target
+        return sppo(chosen, target, terms.row_weights, 1e-3 if loss.beta is None else loss.beta)
     beta = 0.1 if loss.beta is None else loss.beta
     if loss.name == "kto":
         return kto(chosen, terms.target, terms.divergence, terms.row_weights, beta)

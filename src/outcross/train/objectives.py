@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, combinations
 from typing import ClassVar, Literal
 
+import msgspec
+
 from outcross.errors import ConfigError
 from outcross.judgement import preferences
-from outcross.stages import Context, Role, Stage, Values
-from outcross.types import NLL, Example, Group, Loss, Origin, Sample, example_id
+from outcross.stages import LATER, Context, Role, Stage, Values
+from outcross.types import NLL, Completion, Example, Group, Loss, Origin, Sample, example_id
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,10 @@ class Imitate(Stage):
     require_verified: bool = True
 
     def __post_init__(self) -> None:
-        for field in ("best_of", "per_task"):
-            size = getattr(self, field)
+        for name in ("best_of", "per_task"):
+            size = getattr(self, name)
             if size is not None and size < 1:
-                raise ConfigError(f"imitate: {field} is {size}; take at least 1 sample a task, or None for no limit")
+                raise ConfigError(f"imitate: {name} is {size}; take at least 1 sample a task, or None for no limit")
         if not self.require_verified and (self.best_of is not None or self.threshold is not None):
             raise ConfigError(
                 "imitate: best_of and threshold choose by value, which unverified samples lack; leave out require_verified: false"
@@ -186,15 +188,21 @@ class Approve(Stage):
 
 @dataclass(frozen=True)
 class Score(Stage):
-    """Learn the value of an answer itself, by regression: a row for each sample, its `target` the value, for a value or reward head."""
+    """Learn the value of an answer itself, by regression: a row for each sample, its `target` the value, for a value or reward head.
+
+    at: what is read of it: the whole `answer`; or the `prompt` alone, before any answer, which is what a baseline may know
+        (`Reinforce.baseline`, `prompt_critic`).
+    """
 
     loss: Loss = Loss("value")
+    at: Literal["answer", "prompt"] = field(default="answer", metadata=LATER)
     uses_peers: ClassVar[bool] = False
 
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Example]:
         for group in groups:
             for sample in _rated(group):
-                yield _targeted(sample, self.loss, _value(sample), group.task.subgroup)
+                row = _targeted(sample, self.loss, _value(sample), group.task.subgroup)
+                yield row if self.at == "answer" else msgspec.structs.replace(row, completion="")
 
 
 @dataclass(frozen=True)
@@ -203,7 +211,8 @@ class Reinforce(Stage):
     (REINFORCE, Williams 1992; no division by a standard deviation, which would change what is optimised).
 
     baseline: `leave_one_out`: the mean of its peers without itself (RLOO, arXiv:2402.14740); `mean`: with itself (a group's mean, biased by
-        1 − 1/n); `critic`: what the model of role `critic` says of each token (RLAIF, arXiv:2309.00267 A.3); `none`.
+        1 − 1/n); `critic`: what the model of role `critic` says of each token (RLAIF, arXiv:2309.00267 A.3); `prompt_critic`: what it says
+        of the prompt alone, learnt by `Score(at="prompt")`; `none`.
     peers: who shares a baseline: the samples of the same `task`; of the same `seat` of all tasks, for games; of the same `subgroup`, a
         kind of task; or the whole `round`.
 
@@ -211,7 +220,7 @@ class Reinforce(Stage):
     """
 
     loss: Loss = Loss("pg")
-    baseline: Literal["leave_one_out", "mean", "critic", "none"] = "leave_one_out"
+    baseline: Literal["leave_one_out", "mean", "critic", "prompt_critic", "none"] = "leave_one_out"
     peers: Literal["task", "seat", "subgroup", "round"] = "task"
 
     @property
@@ -220,10 +229,10 @@ class Reinforce(Stage):
 
     @property
     def roles(self) -> tuple[Role, ...]:  # type: ignore[override]
-        return ("critic",) if self.baseline == "critic" else ()
+        return ("critic",) if self.baseline in ("critic", "prompt_critic") else ()
 
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Example]:
-        if self.baseline == "critic":
+        if self.roles:
             yield from self._by_critic(ctx, groups)
             return
         if self.peers == "task":
@@ -266,8 +275,17 @@ class Reinforce(Stage):
             raise ConfigError("reinforce: the model of role 'critic' gives no values; use one with a value head, or another baseline")
         for group in groups:
             rated = _rated(group)
-            for sample, values in zip(rated, critic.values([sample.turns[-1] for sample in rated]), strict=True):
-                advantages = tuple(_value(sample) - value for value in values)
+            before = self.baseline == "prompt_critic"
+            turns = [
+                msgspec.structs.replace(sample.turns[-1], completion=Completion("")) if before else sample.turns[-1] for sample in rated
+            ]
+            for sample, values in zip(rated, critic.values(turns), strict=True):
+                if not before and len(values) == 1 < len(sample.turns[-1].completion.tokens):
+                    raise ConfigError(
+                        f"reinforce: the critic gives one number for an answer of {len(sample.turns[-1].completion.tokens)} tokens, which knows "
+                        "the answer that it is to be a baseline of; take `baseline: prompt_critic`, or a model with a value for each token"
+                    )
+                advantages = tuple(_value(sample) - value for value in (values[-1:] if before else values))
                 if any(advantages):
                     yield _weighted(sample, self.loss, advantages if len(advantages) > 1 else advantages[0], group.task.subgroup)
 

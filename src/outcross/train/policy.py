@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from outcross.train.forward import Batch, log_probs, pad
+from outcross.train.forward import Batch, Text, log_probs, pad
 from outcross.train.head import LOGITS, completion_log_probs, has_plain_head
 from outcross.train.losses import PAIRED, Terms, log_ratio, total
+from outcross.train.packing import check_apart, packed_log_probs
 from outcross.train.rows import Rows
 from outcross.types import Loss
 
@@ -22,18 +23,20 @@ class PolicyCost:
     its rows. For a step of n rows, m of them "nll" with T completion tokens: L = (m/n) · Σ nll/T + Σ others/n.
     """
 
-    def __init__(self, rows: Rows, device: torch.device) -> None:
-        self.rows, self.device = rows, device
+    def __init__(self, rows: Rows, device: torch.device, *, packing: bool = False) -> None:
+        self.rows, self.device, self.packing = rows, device, packing
         self._plain: bool | None = None
+        self._apart = False
 
     def ahead(self, model: Any, chosen: Sequence[int], micro_batch: int) -> Tensor:
         """Of which KTO's z is made: the log π/π_ref of answers to other prompts, added up over the rows that have one, and how many these are."""
         ratios, asked = [], [row for row in chosen if self.rows.losses[row].name == "kto" and row in self.rows.others]
         for start in range(0, len(asked), micro_batch):
             part = asked[start : start + micro_batch]
-            batch = pad([self.rows.others[row] for row in part], self.device)
+            texts = [self.rows.others[row] for row in part]
+            batch = pad(texts, self.device)
             with torch.no_grad():
-                found = self._log_probs(model, batch)
+                found = self._log_probs(model, batch, texts)
             ratios.append(log_ratio(found, by_column([self.rows.references[row][1] for row in part], batch.mask), batch.mask))
         found = torch.zeros(2, dtype=torch.promote_types(model.dtype, torch.float32), device=self.device)
         for part in ratios:
@@ -44,15 +47,21 @@ class PolicyCost:
         """What some rows of a step add to its loss; z is the mean of `ahead`, not below 0."""
         divergence = (ahead[0] / ahead[1].clamp(min=1)).clamp(min=0)
         pairs = [row for row in chosen if self.rows.losses[row].name in PAIRED]
-        batch = pad([*map(self.rows.text, chosen), *(self.rows.others[row] for row in pairs)], self.device)
-        terms = self._terms(chosen, pairs, batch, self._log_probs(model, batch), divergence)
+        texts = [*map(self.rows.text, chosen), *(self.rows.others[row] for row in pairs)]
+        batch = pad(texts, self.device)
+        terms = self._terms(chosen, pairs, batch, self._log_probs(model, batch, texts), divergence)
         found = torch.zeros((), device=self.device)
         for loss in dict.fromkeys(self.rows.losses[row] for row in chosen):
             mine = [index for index, row in enumerate(chosen) if self.rows.losses[row] == loss]
             found = found + total(loss, _part(terms, mine)) * self._scale(loss, step)
         return found
 
-    def _log_probs(self, model: Any, batch: Batch) -> Tensor:
+    def _log_probs(self, model: Any, batch: Batch, texts: Sequence[Text]) -> Tensor:
+        if self.packing:
+            if not self._apart:
+                check_apart(model)
+                self._plain, self._apart = has_plain_head(model), True
+            return packed_log_probs(model, texts, batch, plain=bool(self._plain))
         if batch.mask.numel() * model.config.get_text_config().vocab_size <= LOGITS:
             return log_probs(model, batch)
         if self._plain is None:

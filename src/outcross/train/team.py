@@ -13,10 +13,14 @@ import torch
 from torch import Tensor
 from torch.distributed import AllreduceOptions, BroadcastOptions, ReduceOp
 
-from outcross.errors import ModelError
+from outcross.errors import ModelError, OutcrossError
 from outcross.stages import seed_from
 
 BUCKET = 1 << 25  # numbers added up at once: what the copy of gradients takes stays at 128 MiB
+
+
+class Deserted(OutcrossError):
+    """Another process has ended; what matters is why that one did."""
 
 
 class Team:
@@ -33,14 +37,20 @@ class Team:
     def added(self, found: Tensor) -> Tensor:
         """The sum of what the processes found."""
         if self.size > 1:
-            self._group.allreduce([found]).wait()
+            self._wait(self._group.allreduce([found]))
         return found
 
     def begin(self, parameters: Iterable[Tensor]) -> None:
         """Give all the weights of the first process."""
         if self.size > 1:
             for parameter in parameters:
-                self._group.broadcast([parameter.data], BroadcastOptions()).wait()
+                self._wait(self._group.broadcast([parameter.data], BroadcastOptions()))
+
+    def _wait(self, work: Any) -> None:
+        try:
+            work.wait()
+        except RuntimeError as error:  # gloo's and NCCL's: whoever was waited for is gone, and knows why
+            raise Deserted("another process of this fit has ended") from error
 
     def draw_anew(self, step: int) -> None:
         """Random numbers of dropout that depend on the fit, the step and the process alone: each its own, and those of a fit gone on with the same."""
@@ -55,7 +65,7 @@ class Team:
         present = torch.tensor([parameter.grad is not None for parameter in learning], dtype=torch.int32, device=learning[0].device)
         options = AllreduceOptions()
         options.reduceOp = ReduceOp.MAX
-        self._group.allreduce([present], options).wait()
+        self._wait(self._group.allreduce([present], options))
         for bucket in _buckets([parameter for parameter, there in zip(learning, present.tolist(), strict=True) if there]):
             flat = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in bucket])
             for one, part in zip(bucket, self.added(flat).split([one.numel() for one in bucket]), strict=True):

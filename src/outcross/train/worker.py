@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from outcross.train.exchange import Job
     from outcross.train.team import Team
 
+PATIENCE = 5.0  # seconds in which `torchrun` sees who ended first, and ends the others
+
 
 def main(folder: Path) -> int:
     """Train, and write what came of it; the exit code."""
@@ -28,8 +31,13 @@ def main(folder: Path) -> int:
     with (folder / f"log-{rank}.txt").open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
+    from outcross.train.team import Deserted
+
     try:
         _train(folder)
+    except Deserted as error:
+        time.sleep(PATIENCE)
+        return error.exit_code
     except OutcrossError as error:
         _write_fault(folder, rank, error)
         return error.exit_code
@@ -62,7 +70,7 @@ def _train(folder: Path) -> None:
         adapter = trainer.train(
             model,
             rows,
-            PolicyCost(rows, device) if job.read_off is None else RewardCost(rows, job.read_off),
+            PolicyCost(rows, device, packing=job.packing) if job.read_off is None else RewardCost(rows, job.read_off),
             plan=job.plan,
             seed=job.seed,
             seen=seen,

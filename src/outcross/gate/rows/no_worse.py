@@ -20,7 +20,7 @@ class NoWorse(Stage):
     data, and if every probe with a limit reaches it. The new rows are judged alone: a large release before them would hide a bad round.
 
     alpha: the chance, over the whole run, of releasing rows of which the process that made them is worse than a margin. Each round spends an
-        equal part of what is left, released or not. It is split over rounds and not over checks, because all of them must hold (an
+        equal part of what is left, released or not, and limits that a bound must reach count. It is split over rounds and not over checks, because all of them must hold (an
         intersection–union test: Berger, Technometrics 24, 1982).
     minimum_items: with fewer tasks in either set nothing is released, whatever they show.
 
@@ -44,8 +44,8 @@ class NoWorse(Stage):
         )
         if not checks:
             return Decision(True, "ungated: there is nothing to compare these rows with, and no limit", self.name, gated=False)
-        compared = any(check.against != "limit" for check in checks)
-        return Decision(all(check.passed for check in checks), _explain(checks, comparison), self.name, checks, alpha if compared else 0.0)
+        spent = max(check.alpha for check in checks)  # limits of exact values cost nothing
+        return Decision(all(check.passed for check in checks), _explain(checks, comparison), self.name, checks, spent)
 
     def _checks(self, comparison: Comparison, probe: str, asked: Bounds, alpha: float) -> Iterator[Check]:
         candidate = comparison.candidate[probe]
@@ -62,6 +62,8 @@ class NoWorse(Stage):
         sign = 1.0 if candidate.higher_is_better else -1.0
         value, limit, items = sign * candidate.mean, sign * asked.limit, len(candidate.items)
         over = value - limit
+        if not items:
+            return Check(candidate.probe, "limit", 0.0, 0.0, 0.0, alpha, 0.0, items, False, self._few(items))
         if asked.exact:
             return Check(candidate.probe, "limit", over, over, 0.0, 0.0, 1.0, items, over >= 0, candidate.items[0] if items == 1 else "")
         if items < self.minimum_items:
@@ -110,6 +112,9 @@ def _said(check: Check, comparison: Comparison) -> str:
     if check.against == "limit":
         limit = candidate.mean - (check.estimate if candidate.higher_is_better else -check.estimate)
         worse = "below" if candidate.higher_is_better else "above"
+        if not check.passed and check.estimate >= 0:
+            sure = "rests on too few tasks" if not check.low < 0 else "is not shown to reach it"
+            return f"{check.probe} {value} against the limit of {_value(limit, unit)} {sure}{note}"
         return f"{check.probe} {value}, {'not ' if check.passed else ''}{worse} the limit of {_value(limit, unit)}{note}"
     other = (comparison.first if check.against == "real" else comparison.champion)[check.probe]
     held = f"{check.probe} {value} vs {_value(other.mean, unit)} of {OTHERS[check.against]}"
