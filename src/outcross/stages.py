@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Generator as PyGenerator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,7 +129,8 @@ LATER: Mapping[str, bool] = {"later": True}
 
 class Seen(Protocol):
     """Called by `fit` once per optimiser step, in order: the step (from 0), the ids of the examples in it, and in `facts` what the model
-    tells of it, where it does: `loss`, `gradient_norm` (before clipping), `learning_rate`."""
+    tells of it, where it does: `loss`, `gradient_norm` (before clipping), `learning_rate`, and after a look at the model that the step has led to
+    `early_stop`, what its probe found (higher is better)."""
 
     def __call__(self, step: int, ids: Sequence[str], **facts: float) -> None: ...
 
@@ -140,6 +141,7 @@ class FitPlan:
 
     `batch` counts examples per optimiser step, `warmup` is the share of steps, `max_length` is in tokens. `shuffle`: whether each epoch has
     an order of its own, drawn by the seed, or the order in which the examples come, which is what a mixture with a curriculum asks for.
+    `stop`: whether the fit may end before its last step.
     """
 
     lr: float = 1e-4
@@ -150,6 +152,26 @@ class FitPlan:
     max_length: int = 1024
     weight_decay: float = 0.0
     shuffle: bool = field(default=True, metadata=LATER)
+    stop: EarlyStop | None = field(default=None, metadata=LATER)
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """A fit ends once a probe finds it no better, and keeps the weights that the probe liked best.
+
+    probe: of items of its own, which no gate sees and nothing is learnt from, since the choice is made by them; its margin is not read.
+    every: optimiser steps from one look to the next; the last step is looked at in any case. patience: looks in a row that may bring nothing
+    better. Raises `ConfigError`.
+    """
+
+    probe: Probe
+    every: int = 20
+    patience: int = 3
+
+    def __post_init__(self) -> None:
+        for name, value in (("every", self.every), ("patience", self.patience)):
+            if value < 1:
+                raise ConfigError(f"an early stop has {name}={value}; allowed is 1 or more")
 
 
 @runtime_checkable
@@ -172,6 +194,15 @@ class KeepsProgress(Trainable, Protocol):
     def keeping(self, progress: Path, cache: Path, /) -> Self:
         """This model, whose fits keep in `progress` what the fit under way has come to, and in `cache` what other fits may use. The same fit,
         begun again, goes on from there and comes to the same weights; both folders may be removed after it."""
+
+
+@runtime_checkable
+class StopsEarly(Trainable, Protocol):
+    """A model whose `fit` may end early, as `FitPlan.stop` says."""
+
+    def watched(self, better: Callable[[Model], float], /) -> Self:
+        """This model, whose fits ask `better` what the model that they have come to is worth; higher is better. That model changes once `better`
+        has answered, and learns nothing by being asked."""
 
 
 # ── Talking to models ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -230,12 +230,17 @@ def test_a_judge_that_loves_length_is_caught_by_the_alarm_and_at_equal_length(tm
     start = Tabular(WORDY, memory=0.0).fit(REAL, plan=FitPlan(lr=0.05, epochs=1, batch=16), reference=None, seed=0, seen=nothing_seen)
     against = PairwiseJudge(against=Baseline())
     wins = tuple(Preference(HELD_OUT, Draw(n=1), against, statistic=name, margin=1.0) for name in ("win_rate", "at_equal_length"))  # type: ignore[arg-type]
-    world = bench(probes=(*bench().probes, *wins), divergence="refuse")
-    made = d_rlaif(world, rounds=3, n=8, plan=FitPlan(lr=1.0, epochs=2, batch=32, schedule="constant"), mix="paper")
-    found = played(made, tmp_path, {"policy": start, "judge": weighing(longer, "length"), "baseline": start})
-    first, *later = found.rounds()
-    assert first.promoted and any("reward up, check down" in line for turn in later for line in turn.record["alarms"])
-    assert [turn.record["outcome"] for turn in later][-1] == "refused"
+    models = {"policy": start, "judge": weighing(longer, "length"), "baseline": start}
+    plan = FitPlan(lr=1.0, epochs=2, batch=32, schedule="constant")
+
+    def run(divergence: str, rounds: int) -> RunDir:
+        world = bench(probes=(*bench().probes, *wins), divergence=divergence)
+        return played(d_rlaif(world, rounds=rounds, n=8, plan=plan, mix="paper"), tmp_path / divergence, models)
+
+    refused = run("refuse", 1).rounds()[0]
+    assert refused.record["outcome"] == "refused" and any("reward up, check down" in line for line in refused.record["alarms"])
+    found = run("warn", 3)
+    assert all(turn.promoted and any("reward up, check down" in line for line in turn.record["alarms"]) for turn in found.rounds())
     raw, equal = track(found, "preference"), track(found, "preference_at_equal_length")
     assert raw[1] > raw[0] + 0.1 and abs(equal[1] - equal[0]) < (raw[1] - raw[0]) / 2
     told = [line for line in summary(found).headings if line.startswith("mostly length: preference ")]

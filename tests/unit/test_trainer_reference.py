@@ -123,7 +123,7 @@ def test_kinds_of_losses_add_up_by_their_rows():
 
     def of(chosen, step):
         with torch.no_grad():
-            return float(cost.of(MODEL._model, chosen, step, torch.zeros(())))
+            return float(cost.of(MODEL._model, chosen, step, torch.zeros(2)))
 
     likelihood, preference = of([0, 1, 2], [0, 1, 2]), of([3], [3])
     found = MODEL.log_probs([Turn(example.prompt, Completion(example.completion)) for example in real])
@@ -140,11 +140,11 @@ def test_pairs_are_learnt_against_the_start_model(lora, checkpointing):
     examples = [Example(f"{i}", f"{i}=", str(i), DPO, rejected="9" * (1 + i)) for i in range(6)]
     rows = encode(examples, model._tokens, 64, model)
     with torch.no_grad():
-        first = float(PolicyCost(rows, torch.device("cpu")).of(model._model, range(6), range(6), torch.zeros(())))
+        first = float(PolicyCost(rows, torch.device("cpu")).of(model._model, range(6), range(6), torch.zeros(2)))
     assert first == pytest.approx(math.log(2), rel=1e-5)
     found = teach(model, examples, model, epochs=6.0, lr=3e-3)
     with torch.no_grad():
-        after = float(PolicyCost(rows, torch.device("cpu")).of(found._model, range(6), range(6), torch.zeros(())))
+        after = float(PolicyCost(rows, torch.device("cpu")).of(found._model, range(6), range(6), torch.zeros(2)))
     assert after < first - 0.02
     assert not torch.equal(weights(found), weights(model))
 

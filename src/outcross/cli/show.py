@@ -175,6 +175,7 @@ def _round_cells(row: RoundRow) -> tuple[str, ...]:
 def _round_tables(item: RoundDir) -> Iterator[RenderableType]:
     from rich.text import Text
 
+    from outcross.report import numbers as n
     from outcross.report.record import read_round
 
     found = read_round(item)
@@ -185,6 +186,11 @@ def _round_tables(item: RoundDir) -> Iterator[RenderableType]:
         yield Text(_canaries(found))
     for role, mixture in found.mixtures.items():
         yield _mixture(role, mixture)
+    for role, fit in found.fits.items():
+        if fit.kept is not None:
+            yield Text(
+                f"Early stop: {role} was trained for {n.plural(fit.steps, 'optimiser step')}, and its weights after step {n.count(fit.kept)} kept"
+            )
     if found.measurements:
         yield _measured(found)
     if found.release is not None and found.release.probes:

@@ -44,6 +44,7 @@ def validate(
 
 def check(plan: Plan, out: Path, path: Path) -> None:
     """Print every check as it passes. Raises at the first that does not."""
+    from outcross.engine import stopping
     from outcross.engine.guards import check_bench, check_floor, check_plan
     from outcross.recipe import fingerprint
 
@@ -63,6 +64,7 @@ def check(plan: Plan, out: Path, path: Path) -> None:
     proofs = plan.proofs()
     headings = check_plan(recipe, models, unsafe=plan.file.unsafe, proofs=proofs)
     check_floor(recipe, facts)
+    stopping.check(recipe, facts)
     say("✓ guarantees: the plan keeps them" + ("; the report will be headed" if headings else ""))
     for heading in headings:
         say(f"    ! {heading}")

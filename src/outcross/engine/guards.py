@@ -16,7 +16,7 @@ from outcross.engine.proofs import DOUBTFUL, Proof, proof_for, why_unproven
 from outcross.errors import DataError, GuardError, did_you_mean
 from outcross.mix import problems
 from outcross.recipe import Bench, Expert, Learn, Mixture, Phase, Recipe, Release, Waived
-from outcross.stages import Examines, Model, Probe, Role, Trainable, Verifier, name_of, roles_of
+from outcross.stages import Examines, Model, Probe, Role, StopsEarly, Trainable, Verifier, name_of, roles_of
 from outcross.text import HeldOutIndex, digest, normalise, prompt_text
 from outcross.types import Array, Content, Example, Prompt, Task, content_hash
 
@@ -172,6 +172,7 @@ def _role_problems(phase: Phase, where: str, models: Mapping[Role, Model], bench
         *phase.verify,
         *phase.curate,
         *((*watched_by(bench, phase), *bench.final) if phase.learn else ()),
+        *(learn.plan.stop.probe for learn in phase.learn.values() if learn.plan.stop is not None),
     ]
     stages += phase.release.probes if phase.release is not None else ()
     for stage in stages:
@@ -195,6 +196,8 @@ def _role_problems(phase: Phase, where: str, models: Mapping[Role, Model], bench
             yield f"{where} teaches the role {role!r}, and the run has only {sorted(models)}; add it under `models:`"
         elif not isinstance(models[role], Trainable):
             yield f"{where} teaches the role {role!r}, whose model {type(models[role]).__name__} cannot be trained"
+        elif learn.plan.stop is not None and not isinstance(models[role], StopsEarly):
+            yield f"{where} may stop teaching {role!r} early, which its model {type(models[role]).__name__} cannot; leave `stop` out of its plan"
 
 
 def _mixture_problems(phase: Phase, where: str, bench: Bench, unsafe: bool) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from outcross.engine import admission, alarms, canaries, divergence, examined, mixing, release, steps, trackers
+from outcross.engine import admission, alarms, canaries, divergence, examined, mixing, release, steps, stopping, trackers
 from outcross.engine.budget import Budget, Meter
 from outcross.engine.champions import KeepModels, holder, prune, reached
 from outcross.engine.conserve import Counter, ErrorRule, blamed
@@ -95,6 +95,7 @@ def run(
     headings = check_plan(recipe, models, unsafe=options.unsafe, proofs=options.proofs)
     facts = check_bench(recipe.bench)
     check_floor(recipe, facts)
+    stopping.check(recipe, facts)
     manifest = manifest_of(recipe, models, seed, options.name or recipe.name, options.config, headings, options.keep_models)
     target = RunDir(root)
     with _disk_errors(root), target.locked():
@@ -293,7 +294,7 @@ class _Loop:
                 reference = None if what.reference is None else (self.first if what.reference == "first" else current)[roles[0]]
                 assert isinstance(start, Trainable)
                 examples = mixing.Chain(tuple(item for item, _ in mixed.values()))
-                candidate, facts = steps.fit(part, ctx, roles[0], what, start, reference, examples)
+                candidate, facts = steps.fit(part, ctx, roles, what, start, reference, examples)
                 folder = str((part.folder / f"model{suffix(roles[0])}").relative_to(self.target.root))
                 for role in roles:
                     taught[role], fits[role] = candidate, {**facts, "folder": folder}

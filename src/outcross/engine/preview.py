@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from outcross.engine import canaries, steps
+from outcross.engine import canaries, steps, stopping
 from outcross.engine.budget import Meter
 from outcross.engine.executor import Executor
 from outcross.engine.guards import BenchFacts, check_bench, check_floor, check_plan
@@ -124,6 +124,7 @@ def preview(
     headings = check_plan(recipe, models, unsafe=options.unsafe, proofs=options.proofs)
     facts = check_bench(recipe.bench)
     check_floor(recipe, facts)
+    stopping.check(recipe, facts)
     phase = previewed(recipe)
     target = RunDir(root)
     label = f"{phase.name}/0000" if phase.inner == 1 else f"{phase.name}/0000/0"

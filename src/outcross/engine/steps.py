@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from outcross.engine import stopping
 from outcross.engine.conserve import Admit, Counter, Decontaminate, ErrorRule, blamed, curated, generated, verified
 from outcross.engine.guards import BenchFacts, held_out_in
 from outcross.engine.pipeline import pipelined
@@ -35,7 +36,7 @@ from outcross.engine.tables import (
 from outcross.engine.watch import Watch
 from outcross.errors import GuardError, StageError, StoreError
 from outcross.recipe import Bench, Learn, Phase
-from outcross.stages import Context, CountsTokens, KeepsProgress, Model, Role, Trainable, name_of, version_of
+from outcross.stages import Context, CountsTokens, KeepsProgress, Model, Role, StopsEarly, Trainable, name_of, version_of
 from outcross.text import prompt_text, words
 from outcross.types import Content, Drop, Example, Group
 
@@ -205,10 +206,11 @@ def _words(content: Any) -> int:
 
 # ── fit ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def fit(
-    part: Part, ctx: Context, role: Role, what: Learn, start: Trainable, reference: Model | None, examples: Iterable[Example]
+    part: Part, ctx: Context, roles: Sequence[Role], what: Learn, start: Trainable, reference: Model | None, examples: Iterable[Example]
 ) -> tuple[Trainable, Json]:
-    """Train a candidate and save it; the order in which examples met the optimiser goes to order.parquet, and what the model tells of each
-    step to losses.parquet."""
+    """Train a candidate for `roles`, which one model plays, and save it under the first; the order in which examples met the optimiser goes to
+    order.parquet, and what the model tells of each step to losses.parquet."""
+    role = roles[0]
     folder = part.folder / f"model{suffix(role)}"
     done = part.marked(f"fit{suffix(role)}")
     if done is not None and folder.exists():
@@ -221,6 +223,8 @@ def fit(
     learner = start
     if part.training is not None and isinstance(start, KeepsProgress):
         learner = start.keeping(part.training / "fit", part.training)
+    if what.plan.stop is not None and isinstance(learner, StopsEarly):
+        learner = learner.watched(stopping.better(what.plan.stop, ctx, roles))
     steps = count = 0
     facts: list[tuple[int, Mapping[str, float]]] = []
     with Writer(part.folder / f"order{suffix(role)}.parquet", ORDER, _encode_order) as table:
@@ -246,7 +250,9 @@ def fit(
     save_folder(folder, candidate.save)
     skipped = len(getattr(candidate, "skipped", ()))
     summary = {"steps": steps, "examples": count, "start": start.id, "model": candidate.id, "depth": candidate.depth, "skipped": skipped}
-    marked = part.mark(f"fit{suffix(role)}", summary)
+    looks = {step: told["early_stop"] for step, told in facts if "early_stop" in told}
+    kept = {"kept": max(looks, key=lambda step: looks[step]) + 1} if looks else {}  # the first of equals, as the fit chose
+    marked = part.mark(f"fit{suffix(role)}", {**summary, **kept})
     if part.training is not None:
         shutil.rmtree(part.training / "fit", ignore_errors=True)
     return candidate, marked

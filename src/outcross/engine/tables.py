@@ -93,7 +93,7 @@ EXAMPLES = pa.schema(
 )
 MIXTURE = pa.schema([("id", _text), ("source", _text), ("row", pa.int64()), ("repeats", pa.int32()), ("weight", pa.float64())])
 ORDER = pa.schema([("step", pa.int32()), ("id", _text)])
-LOSSES = pa.schema([("step", pa.int32()), *((name, pa.float64()) for name in ("loss", "gradient_norm", "learning_rate"))])
+LOSSES = pa.schema([("step", pa.int32()), *((name, pa.float64()) for name in ("loss", "gradient_norm", "learning_rate", "early_stop"))])
 MEASUREMENTS = pa.schema(
     [
         ("model", _text),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -67,6 +67,7 @@ class SequenceClassifier:
         self._id: str | None = None
         self._lock = threading.RLock()
         self._kept: tuple[Path, Path] | None = None
+        self._better: Callable[[Model], float] | None = None
 
     @property
     def id(self) -> str:
@@ -119,6 +120,7 @@ class SequenceClassifier:
         from outcross.train.forward import rows_that_fit
         from outcross.train.progress import progress_of
         from outcross.train.reward import RewardCost, encode_turns
+        from outcross.train.stopping import look_of
 
         with self._lock:
             source = self._open()
@@ -128,6 +130,7 @@ class SequenceClassifier:
             raise ConfigError(
                 "sequence_classifier: output is 'probability', and the loss 'bt' compares logits; take output: logit or log_odds"
             )
+        depth = max(self.depth, rows.depth)
         fitting = rows_that_fit(source.config, rows.longest, source.device) // (2 if rows.others else 1)
         launch.train(
             model,
@@ -143,14 +146,21 @@ class SequenceClassifier:
             autocast=source.device.type == "cuda" and self.machine.dtype != "float32",
             checkpointing=self.machine.gradient_checkpointing,
             progress=None if self._kept is None else progress_of(self._kept[0], self.id, rows, plan, seed, self.lora, self.machine),
+            look=look_of(plan, self._better, lambda: self._with(model, depth, ())),
         )
-        return self._with(model.to(source.dtype), max(self.depth, rows.depth), tuple(rows.skipped))
+        return self._with(model.to(source.dtype), depth, tuple(rows.skipped))
 
     def keeping(self, progress: Path, cache: Path, /) -> Self:
         """This model, whose fits keep checkpoints in `progress` (`Machine.checkpoint_seconds`) and go on from them, bit for bit on a CPU; what a
         reference said is kept in `cache`."""
         found = copy.copy(self)
         found._kept = (progress, cache)
+        return found
+
+    def watched(self, better: Callable[[Model], float], /) -> Self:
+        """This model, whose fits by a plan that stops early ask `better` what the model that they have come to is worth."""
+        found = copy.copy(self)
+        found._better = better
         return found
 
     def training_memory(self, plan: FitPlan, /, *, texts: int = 1, held: int = 1) -> Memory:

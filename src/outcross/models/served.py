@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Self
@@ -24,7 +24,7 @@ from outcross.models.served_adapters import ENVIRONMENT
 from outcross.models.served_process import Command, Patience, ServerPlace
 from outcross.models.served_station import Folder, Setup, Station
 from outcross.models.served_weights import Held, Weights
-from outcross.stages import CountsTokens, FitPlan, KeepsProgress, LogProbs, Model, Seen, TokenIds, Trainable
+from outcross.stages import CountsTokens, FitPlan, KeepsProgress, LogProbs, Model, Seen, StopsEarly, TokenIds, Trainable
 from outcross.types import Completion, Example, Prompt, Request, Response, Turn, content_hash
 
 __all__ = ["Served", "ServedLearner", "ServerPlace", "served"]
@@ -106,6 +106,7 @@ class ServedLearner(Served):
         super().__init__(weights, station, weights.depth)
         self._learner = weights
         self._kept: tuple[Path, Path] | None = None
+        self._better: Callable[[Model], float] | None = None
         self.skipped = weights.skipped
 
     @property
@@ -146,6 +147,8 @@ class ServedLearner(Served):
         held_to = reference._learner.opened() if isinstance(reference, ServedLearner) else reference
         if self._kept is not None and isinstance(start, KeepsProgress):
             start = start.keeping(*self._kept)
+        if self._better is not None and isinstance(start, StopsEarly):
+            start = start.watched(self._better)
         learnt = start.fit(examples, plan=plan, reference=held_to, seed=seed, seen=seen)
         adapter = getattr(learnt, "adapter", None)
         if adapter is not None and self._station.setup.memory == "own":
@@ -158,6 +161,12 @@ class ServedLearner(Served):
         """As the model's own, where it can."""
         found = copy.copy(self)
         found._kept = (progress, cache)
+        return found
+
+    def watched(self, better: Callable[[Model], float], /) -> Self:
+        """As the model's own, where it can: what is asked about is that model, and not the server."""
+        found = copy.copy(self)
+        found._better = better
         return found
 
     def save(self, folder: Path, /) -> None:

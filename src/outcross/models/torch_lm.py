@@ -12,7 +12,7 @@ import copy
 import gc
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
@@ -56,6 +56,7 @@ class TorchLM:
         self._id: str | None = None
         self._lock = threading.RLock()
         self._kept: tuple[Path, Path] | None = None
+        self._better: Callable[[Model], float] | None = None
         self._pending = Pending()
         self.adapter: Adapter | None = None
 
@@ -153,12 +154,14 @@ class TorchLM:
         from outcross.train.forward import rows_that_fit
         from outcross.train.policy import PolicyCost
         from outcross.train.progress import progress_of
+        from outcross.train.stopping import look_of
 
         with self._lock:
             source = self._open()
             scores = None if self._kept is None else Scores(self._kept[1])
             rows = encode(examples, self._tokens, min(plan.max_length, context_length(source.config)), reference, scores)
             model = trainer.working_copy(source, lora=self.lora is not None)
+        depth = max(self.depth, rows.depth)
         adapter = launch.train(
             model,
             rows,
@@ -173,15 +176,9 @@ class TorchLM:
             autocast=source.device.type == "cuda" and self.machine.dtype != "float32",
             checkpointing=self.machine.gradient_checkpointing,
             progress=None if self._kept is None else progress_of(self._kept[0], self.id, rows, plan, seed, self.lora, self.machine),
+            look=look_of(plan, self._better, lambda: self._with(model, depth)),
         )
-        learnt = type(self)(
-            model.to(source.dtype),
-            self._tokens,
-            machine=self.machine,
-            lora=self.lora,
-            depth=max(self.depth, rows.depth),
-            skipped=tuple(rows.skipped),
-        )
+        learnt = self._with(model.to(source.dtype), depth, tuple(rows.skipped))
         learnt.adapter = adapter
         return learnt
 
@@ -191,6 +188,15 @@ class TorchLM:
         found = copy.copy(self)
         found._kept = (progress, cache)
         return found
+
+    def watched(self, better: Callable[[Model], float], /) -> Self:
+        """This model, whose fits by a plan that stops early ask `better` what the model that they have come to is worth."""
+        found = copy.copy(self)
+        found._better = better
+        return found
+
+    def _with(self, model: Any, depth: int, skipped: tuple[str, ...] = ()) -> Self:
+        return type(self)(model, self._tokens, machine=self.machine, lora=self.lora, depth=depth, skipped=skipped)
 
     def training_memory(self, plan: FitPlan, /, *, texts: int = 1, held: int = 1) -> Memory:
         """What a fit by `plan` takes of this machine's memory at its height, from the shapes of the weights. texts: that a row has, 2 for pairs.

@@ -128,10 +128,12 @@ def read_bill(run: RunDir, manifest: Manifest, rounds: Sequence[RoundRecord], se
 
 def _lines(manifest: Manifest, rounds: Sequence[RoundRecord], spent: Mapping[str, tuple[int, Usage]]) -> Iterator[Line]:
     played = _roles(manifest, rounds)
+    rest = [model for model in spent if model not in played]
+    together = f"{len(rest)} models of no role, such as early stops look at" if len(rest) > 1 else ""
     found: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for model in spent:
         roles = tuple(played.get(model, ()))
-        found.setdefault((roles, _name(manifest, roles) or model), []).append(model)
+        found.setdefault((roles, (_name(manifest, roles) if roles else together) or model), []).append(model)
     for (roles, name), models in sorted(found.items(), key=lambda item: (not item[0][0], item[0])):
         usage = [spent[model][1] for model in models]
         money = sum(item.money for item in usage)

@@ -64,7 +64,7 @@ class Mixed(msgspec.Struct, frozen=True):
 
 
 class Fit(msgspec.Struct, frozen=True):
-    """One training: from model `start` to model `model`."""
+    """One training: from model `start` to model `model`. `kept`: of a fit that might stop early, the steps that led to the weights that were kept."""
 
     steps: int
     examples: int
@@ -72,6 +72,7 @@ class Fit(msgspec.Struct, frozen=True):
     model: str
     depth: int = 0
     skipped: int = 0
+    kept: int | None = None
 
 
 class Found(msgspec.Struct, frozen=True):

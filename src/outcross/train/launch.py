@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ import torch
 from safetensors import safe_open
 
 from outcross import errors
-from outcross.errors import ModelError
+from outcross.errors import ConfigError, ModelError
 from outcross.stages import FitPlan, Seen
 from outcross.train import exchange, trainer
 from outcross.train.adapter import Adapter, read_adapter
@@ -51,6 +51,7 @@ def train(
     autocast: bool = False,
     checkpointing: bool = False,
     progress: Progress | None = None,
+    look: Callable[[], float] | None = None,
 ) -> Adapter | None:
     """What `trainer.train` does, in as many processes as `machine` says, each with its share of the rows of every step (`micro_batch` at once).
 
@@ -72,7 +73,10 @@ def train(
             autocast=autocast,
             checkpointing=checkpointing,
             progress=progress,
+            look=look,
         )
+    if look is not None:
+        raise ConfigError(f"a fit in {machine.processes} processes cannot stop early; use `processes: 1`, or leave `stop` out of the plan")
     device = model.device
     job = exchange.Job(
         plan=plan,

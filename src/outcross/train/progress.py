@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,17 @@ class Progress:
 
 def progress_of(folder: Path, start: str, rows: Rows, plan: FitPlan, seed: int, lora: Lora | None, machine: Machine) -> Progress:
     """That of the fit of `rows` from the model `start`. Two fits are the same if they also begin alike and compute alike."""
+    looks = None if plan.stop is None else (plan.stop.probe.name, plan.stop.every, plan.stop.patience)
     fit = content_hash(
-        start, rows.digest(), plan, seed, lora, machine.dtype, machine.gradient_checkpointing, machine.threads, machine.processes
+        start,
+        rows.digest(),
+        replace(plan, stop=None),
+        looks,
+        seed,
+        lora,
+        machine.dtype,
+        machine.gradient_checkpointing,
+        machine.threads,
+        machine.processes,
     )
     return Progress(folder, fit, machine.checkpoint_seconds)

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -31,6 +32,7 @@ from outcross.train.forward import is_out_of_memory
 from outcross.train.machine import Lora
 from outcross.train.progress import Checkpoint, Progress
 from outcross.train.rows import Rows
+from outcross.train.stopping import FACT, Looks, looked_at
 from outcross.train.team import Team
 
 
@@ -72,7 +74,8 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
 
 
 class OutcrossTrainer(Trainer):  # type: ignore[misc]
-    """Trains on encoded rows in a given order, from the last checkpoint of `progress` on. `cost` gives the losses; gradients clipped to norm 1.
+    """Trains on encoded rows in a given order, from the last checkpoint of `progress` on, until `looks` have seen enough. `cost` gives the losses;
+    gradients clipped to norm 1.
 
     Raises `ModelError` when a loss or gradient is not finite, naming step and examples, and when one single row does
     not fit into memory.
@@ -92,12 +95,14 @@ class OutcrossTrainer(Trainer):  # type: ignore[misc]
         autocast: bool,
         progress: Progress | None,
         resumed: Checkpoint | None,
+        looks: Looks | None,
         team: Team,
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=steps, callbacks=[_Steps(self._taken)])
         self.remove_callback(PrinterCallback)
         self.rows, self.cost, self.steps, self.plan, self.seen = rows, cost, steps, plan, seen
-        self.progress, self.resumed, self.team = progress, resumed, team
+        self.progress, self.resumed, self.looks, self.team = progress, resumed, looks, team
+        self.use_cache = bool(model.config.use_cache)
         self.before = 0 if resumed is None else resumed.step  # optimiser steps taken by an earlier attempt
         self.told: list[Mapping[str, float]] = [] if resumed is None else list(resumed.facts)
         self.facts: dict[str, float] = {}  # of the step under way
@@ -127,16 +132,21 @@ class OutcrossTrainer(Trainer):  # type: ignore[misc]
         return self.before + int(self.state.global_step)
 
     def _taken(self) -> bool:
-        """Tell of the step that was just taken, and keep a checkpoint if one is due."""
+        """Look at the model that the step has led to and keep a checkpoint, where they are due, and tell of the step; whether it was enough."""
+        if self.looks is not None and self.looks.due(self.step, len(self.steps)):
+            with looked_at(self.model, use_cache=self.use_cache):
+                self.facts[FACT] = self.looks.take(self.step, _learning(self.model))
         self.told.append(dict(self.facts))
         self.seen(self.step - 1, [self.rows.ids[row] for row in self.steps[self.step - 1]], **self.facts)
-        if self.progress is not None and self.progress.due() and self.step < len(self.steps):
+        over = self.looks is not None and self.looks.over
+        if self.progress is not None and self.progress.due() and self.step < len(self.steps) and not over:
             self.progress.keep(self._checkpoint())
-        return False
+        return over
 
     def _checkpoint(self) -> Checkpoint:
-        weights = {name: tensor.detach() for name, tensor in self.model.named_parameters() if tensor.requires_grad}
-        return Checkpoint(self.step, self.told, self.micro_batch, weights, self.optimizer.state_dict(), _random_state(self.args.device))
+        weights, optimizer, random = _learning(self.model), self.optimizer.state_dict(), _random_state(self.args.device)
+        found = Checkpoint(self.step, self.told, self.micro_batch, weights, optimizer, random)
+        return found if self.looks is None else replace(found, best=self.looks.best, course=self.looks.course)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
@@ -155,7 +165,7 @@ class OutcrossTrainer(Trainer):  # type: ignore[misc]
         loss = self.team.added(loss)
         if not bool(loss.isfinite()):
             raise self._not_finite("loss", float(loss))
-        self.facts["loss"] = float(loss)
+        self.facts = {"loss": float(loss)}
         return loss
 
     def _work(self, row: int) -> int:
@@ -232,12 +242,13 @@ def train(
     autocast: bool = False,
     checkpointing: bool = False,
     progress: Progress | None = None,
+    look: Callable[[], float] | None = None,
     team: Team | None = None,
 ) -> Adapter | None:
     """Train `model` in place on `rows`: all its weights, or adapters that are merged into them at the end, and returned.
 
-    progress: where checkpoints are kept, and one that is there is gone on from; `seen` hears of the steps before it again. team: the processes
-    that do this together, each with all of the arguments.
+    progress: where checkpoints are kept, and one that is there is gone on from; `seen` hears of the steps before it again. look: what `model` is
+    worth as it is, for a plan that stops early; the best weights are kept. team: the processes that do this together, each with all of the arguments.
 
     A fresh AdamW, the plan's schedule, gradient norm clipped to 1. Equal arguments give bitwise equal weights on a CPU
     with a fixed number of threads. The process's random generators are left as they were. Raises `ModelError`.
@@ -250,7 +261,8 @@ def train(
             learner.enable_input_require_grads()
             learner.activation_checkpointing_enable()
         resumed = None if progress is None else _resumed(learner, progress)
-        learning = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+        looks = None if look is None else Looks(plan, look) if resumed is None else Looks(plan, look, resumed.course, resumed.best)
+        learning = list(_learning(learner).values())
         team = team or Team()
         team.begin(learning)
         for step, facts in enumerate(() if resumed is None else resumed.facts):
@@ -267,8 +279,11 @@ def train(
             autocast=autocast,
             progress=progress,
             resumed=resumed,
+            looks=looks,
             team=team,
         ).train()
+        if looks is not None and not looks.last_is_best:
+            _put(learner, looks.best)
         team.check_equal(learning)
         if checkpointing:
             learner.activation_checkpointing_disable()
@@ -286,11 +301,20 @@ def _resumed(learner: Any, progress: Progress) -> Checkpoint | None:
     """The checkpoint to go on from, its weights put into `learner`."""
     found = progress.last()
     if found is not None:
-        parameters = dict(learner.named_parameters())
-        with torch.no_grad():
-            for name, tensor in found.weights.items():
-                parameters[name].copy_(tensor)
+        _put(learner, found.weights)
     return found
+
+
+def _learning(learner: Any) -> dict[str, Tensor]:
+    """The weights that learn, by name."""
+    return {name: parameter for name, parameter in learner.named_parameters() if parameter.requires_grad}
+
+
+def _put(learner: Any, weights: Mapping[str, Tensor]) -> None:
+    parameters = dict(learner.named_parameters())
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            parameters[name].copy_(tensor)
 
 
 def _arguments(folder: str, model: Any, plan: FitPlan, steps: int, seed: int) -> Any:
