@@ -14,16 +14,20 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from collapse_detection import collapsing_table, counted, families_of, healthy_table, probe_table, severity_table
-from collapse_lineages import ANY_LOSS, SHIPPED, Lineage, change, heard, null_deviations, shift
+from collapse_lineages import ALPHA, ANY_LOSS, SHIPPED, Lineage, change, heard, null_deviations, shift
 from collapse_lm_lineages import FAMILIES, MARGINS, ORACLE, Family, ModelLineage
 
 from outcross.engine.watch import Silent
+from outcross.gate.monitors.alarms import Alarms
 from outcross.reproduce.lineage import Lived, Place, finished, live
+from outcross.types import Alarm, Comparison, Measurement
 
 LEAST_SHIFT = 2.0
+TOLERANCES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,10 @@ class Plan:
     def there(self, root: Path) -> bool:
         return finished(self.folder(root) / self.lineage.name)
 
-    def lived(self, data: Path, root: Path) -> Lineage:
+    def lived(self, data: Path, root: Path) -> Lived:
         folder = self.folder(root)
         folder.mkdir(parents=True, exist_ok=True)
-        return listen(self.family, live(self.lineage, Place(data, folder, self.seed), Silent()))
+        return live(self.lineage, Place(data, folder, self.seed), Silent())
 
 
 def plans(seeds: int, healthy: int, weaker: int) -> list[Plan]:
@@ -58,9 +62,14 @@ def plans(seeds: int, healthy: int, weaker: int) -> list[Plan]:
     return found + [Plan(family, seed) for seed in range(weaker) for family in FAMILIES if family.weaker]
 
 
+def generations_of(lived: Lived, label: str = "") -> list[dict[str, Measurement]]:
+    """What the probes found, of the first model and of each generation after it."""
+    return [{name: lived[f"{name}{label}"].measured[number] for name in MARGINS} for number in range(len(lived["real_loss"].measured))]
+
+
 def listen(family: Family, lived: Lived) -> Lineage:
     """What the alarms say of a lineage, and what is true of it."""
-    generations = [{name: lived[name].measured[number] for name in MARGINS} for number in range(len(lived["real_loss"].measured))]
+    generations = generations_of(lived)
     truth = {name: change(course[2], course[0]) for name in MARGINS if len(course := lived[f"{name}_{ORACLE}"].measured) > 2}
     return heard(family, generations, MARGINS, planned=len(generations) - 1, watches=(SHIPPED, ANY_LOSS), oracle=truth)
 
@@ -100,6 +109,39 @@ def raised_by(calm: Sequence[Lineage]) -> Iterator[str]:
         yield f"| {name} | {counted([name in lineage.shown for lineage in calm])} | {ends:+.2f} |"
 
 
+def first_alarm(lived: Lived, tolerance: float) -> tuple[int, bool] | None:
+    """The generation of the first alarm with a `tolerance`, and whether fresh items and answers bear it out: whether on these, too, one of the probes that
+    alarm is worse than the first model by more than the tolerance."""
+    found, fresh, monitor = generations_of(lived), generations_of(lived, f"_{ORACLE}"), Alarms(ALPHA, tolerance=tolerance)
+    told: list[tuple[Alarm, ...]] = []
+    for round, (champion, candidate) in enumerate(pairwise(found)):
+        told.append(monitor(Comparison(candidate, champion, found[0], round, len(found) - 1, 0.0), MARGINS, told))
+        if alarming := [alarm.probe for alarm in told[-1] if alarm.rounds]:
+            true = any(change(fresh[round + 1][name], fresh[0][name]) < -tolerance * MARGINS[name] for name in alarming)
+            return round + 1, true
+    return None
+
+
+def tolerance_table(played: Sequence[tuple[Family, Lived]]) -> Iterator[str]:
+    """What a higher tolerance costs and spares. It may be chosen by the columns marked (c); the others are then its score."""
+    yield "| tolerance, of a margin | healthy (c): alarm | healthy: alarm | of all healthy alarms, borne out | collapsing (c): by 2 | collapsing: by 2 |"
+    yield "|---|---|---|---|---|---|"
+    for tolerance in TOLERANCES:
+        heard = [(family, first_alarm(lived, tolerance)) for family, lived in played if not family.weaker]
+        cells = [
+            *(
+                counted([first is not None for family, first in heard if family.healthy and family.scored is scored])
+                for scored in (False, True)
+            ),
+            counted([first[1] for family, first in heard if family.healthy and first is not None]),
+            *(
+                counted([first is not None and first[0] <= 2 for family, first in heard if not family.healthy and family.scored is scored])
+                for scored in (False, True)
+            ),
+        ]
+        yield f"| {tolerance:g} | {' | '.join(cells)} |"
+
+
 def losses(found: Sequence[Lineage]) -> Iterator[str]:
     yield "| mean change since the first model, generation by generation | lineages | real loss | tail loss |"
     yield "|---|--:|---|---|"
@@ -121,16 +163,17 @@ def main() -> None:
     parser.add_argument("--weaker", type=int, default=2, help="seeds of each of the four families with a weaker defect")
     parser.add_argument("--tables", action="store_true", help="run nothing, print what is there")
     asked = parser.parse_args()
-    found = []
+    found, played = [], []
     for plan in plans(asked.seeds, asked.healthy, asked.weaker):
         if asked.tables and not plan.there(asked.folder):
             continue
         began = time.process_time()
-        found.append(plan.lived(asked.data, asked.folder))
+        played.append((plan.family, plan.lived(asked.data, asked.folder)))
+        found.append(listen(*played[-1]))
         if not asked.tables:
             spent = time.process_time() - began
             print(f"{plan.family.name}, seed {plan.seed}: {spent:.0f} s, alarm in {found[-1].first.get(SHIPPED.name)}", flush=True)
-    for line in report(found):
+    for line in (*report(found), "", *tolerance_table(played)):
         print(line, flush=True)
 
 

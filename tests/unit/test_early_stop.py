@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from outcross.generate.draw import Draw
 from outcross.models.sequence_classifier import sequence_classifier
 from outcross.models.torch_lm import Lora, TorchLM
 from outcross.recipe import Learn, Mixture
+from outcross.report.learning import binned, learning_part
+from outcross.report.record import read_round
 from outcross.stages import EarlyStop, FitPlan, Model, StopsEarly
 from outcross.train.objectives import Imitate
 from outcross.types import Completion, Example, Loss, Turn
@@ -216,3 +219,22 @@ def test_the_record_tells_what_was_kept_and_the_bill_what_looks_cost(tmp_path: P
     kept = turn.record["fits"]["policy"]["kept"]
     said = " ".join(out_of("show", str(tmp_path), turn.label).split())
     assert f"policy was trained for 4 optimiser steps, and its weights after step {kept} kept" in said
+
+
+def test_the_report_draws_the_loss_of_every_step_and_marks_the_kept_look(tmp_path: Path) -> None:
+    stop = EarlyStop(RealLoss(UNSEEN, label="unseen"), every=3, patience=9)
+    run = play(overfitting(stop, epochs=9), tmp_path, {"policy": tiny()})
+    (turn,) = run.rounds()
+    fit = read_round(turn).fits["policy"]
+    page = "".join(map(str, learning_part(turn.folder, "policy", fit)))
+    drawn = [int(step) for step in re.findall(r"step (\d+): ", page.partition("early stop")[0])]
+    assert drawn == list(range(1, 10)) and page.count("<figure") == 2
+    (kept,) = re.findall(r">kept (-[\d.]+)<", page)
+    assert fit.kept is not None and float(kept) == pytest.approx(losses(turn.folder)[fit.kept - 1]["early_stop"], abs=5e-3)
+    assert not list(learning_part(tmp_path, "policy", fit))  # a model that told nothing has no curve
+
+
+def test_many_steps_are_drawn_by_medians() -> None:
+    told = [(step, float(step % 2)) for step in range(1, 1001)]
+    found = binned(told, 60)
+    assert len(found) == 59 and found[0] == (17, 1.0) and found[-1][0] == 1000

@@ -93,6 +93,9 @@ def _phases(recipe: Recipe) -> Iterator[str]:
         names = " → ".join(name_of(step) for step in steps if step is not None)
         taught = " · teaches " + ", ".join(phase.learn) if phase.learn else " · data only"
         yield f"phase {phase.name}: {phase.rounds} × ({names}){taught}"
+        for role, learn in phase.learn.items():
+            if (stop := learn.plan.stop) is not None:
+                yield f"    {role} may stop early by {stop.probe.name}, every {stop.every} steps; what these looks ask is not in the table below"
 
 
 def _proven(recipe: Recipe, models: Mapping[Role, Model], proofs: Sequence[Proof]) -> Iterator[str]:

@@ -124,6 +124,8 @@ class _Measured:
         unknown = {role for step in steps_of(self.recipe, self.facts) for role, calls in step.calls.items() if calls and not self._of(role)}
         if any(phase.learn and phase.rounds * phase.inner > 1 for phase in self.recipe.phases):
             yield "later rounds are taken to answer as the first does"
+        if any(learn.plan.stop is not None for phase in self.recipe.phases for learn in phase.learn.values()):
+            yield "what the looks of early stops ask is not counted"
         for role in sorted(unknown):
             yield f"what {role} is asked is not counted: the preview did not ask it"
         if self.seen.tasks < 2:

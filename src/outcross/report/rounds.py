@@ -10,6 +10,7 @@ from outcross.report import lookup
 from outcross.report import numbers as n
 from outcross.report.element import Child, Html, clip, el
 from outcross.report.figures import room, split_bar
+from outcross.report.learning import learning_part
 from outcross.report.lineage import SAMPLE
 from outcross.report.parts import chip, fold, legend, sample_card, table
 from outcross.report.read import turns_of
@@ -44,7 +45,7 @@ def round_part(item: RoundDir, found: RoundRecord, units: dict[str, str], limits
     ]
     body = [
         *_counts(found),
-        *_fits(found),
+        *_fits(item, found),
         *_rows(found),
         *_gate(decision, {**units, **found.units}),
         *_alarms(found, {**units, **found.units}),
@@ -77,7 +78,7 @@ def _count(count: Count) -> tuple[Child, ...]:
     return f"{count.stage} · {count.name}", *map(n.count, cells), split_bar(count.kept, count.dropped, count.failed), detail
 
 
-def _fits(found: RoundRecord) -> Iterator[Child]:
+def _fits(item: RoundDir, found: RoundRecord) -> Iterator[Child]:
     for role, mixed in found.mixtures.items():
         yield el("h4", f"Mixture and training of {role}")
         yield el("p", _mixed(mixed), " ", _fit(found.fits[role]) if role in found.fits else None)
@@ -91,6 +92,8 @@ def _fits(found: RoundRecord) -> Iterator[Child]:
             for part in mixed.parts[:20]
         ]
         yield table(["origin", "source", "made in", "#depth", "#rows", "#tokens"], rows)
+        if role in found.fits:
+            yield from learning_part(item.parts()[-1], role, found.fits[role])
 
 
 def _mixed(mixed: Mixed) -> str:
