@@ -17,10 +17,11 @@ from test_train_team import MIXED
 from tiny_lm import ALPHABET, LLAMA, SUMS, fit, tiny, weights
 
 from outcross.errors import ModelError
+from outcross.evaluate.real_loss import RealLoss
 from outcross.models.sequence_classifier import classifier_from_config
-from outcross.stages import FitPlan
+from outcross.stages import EarlyStop, FitPlan
 from outcross.train.machine import Lora, Machine
-from outcross.types import Example, Loss
+from outcross.types import Completion, Example, Loss, Turn
 
 PLAN = FitPlan(lr=1e-3, epochs=2.0, batch=9)
 LONG = FitPlan(lr=1e-3, epochs=5000.0, batch=2)
@@ -146,3 +147,53 @@ def test_nothing_is_left_of_a_fit_whose_process_is_killed() -> None:
         process.send_signal(signal.SIGKILL)
     _, alive = psutil.wait_procs(started, timeout=10)
     assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_two_processes_stop_where_one_does_and_keep_the_same_weights() -> None:
+    """A language model and a reward model, whose head learns beside the adapters: what is asked about is what is kept."""
+    stop = EarlyStop(RealLoss(()), every=2, patience=2)
+    pairs = [Example(f"p{i}", f"{i}+{i}=", str(2 * i), Loss("bt"), rejected=str(i)) for i in range(2, 8)]
+    turns = [Turn(item.prompt, Completion(item.completion)) for item in SUMS]
+    worth = {1: 1.0, 2: 3.0, 3: 2.0, 4: 2.5}
+
+    def scores(model: Any) -> list[float]:
+        return [value for row in (model.values if hasattr(model, "values") else model.log_probs)(turns) for value in row]
+
+    def stopped(made: Any, rows: Sequence[Example]) -> tuple[torch.Tensor, list[list[float]], Noted, list[float]]:
+        seen: list[list[float]] = []
+        noted = Noted()
+
+        def better(model: Any) -> float:
+            seen.append(scores(model))
+            return worth[len(seen)]
+
+        plan = FitPlan(lr=1e-2, epochs=9.0, batch=4, schedule="constant", stop=stop)
+        learnt = made.watched(better).fit(rows, plan=plan, reference=None, seed=1, seen=noted)
+        return weights(learnt), seen, noted, scores(learnt)
+
+    for make, rows in (
+        (lambda processes: tiny(lora=Lora(r=4), processes=processes), SUMS),
+        (
+            lambda processes: classifier_from_config(
+                LLAMA, alphabet=ALPHABET, machine=Machine(device="cpu", threads=1, processes=processes), lora=Lora(r=4)
+            ),
+            pairs,
+        ),
+    ):
+        (expected, alone, one, _), (found, both, two, kept) = stopped(make(1), rows), stopped(make(2), rows)
+        assert len(two.steps) == 8 and len(both) == 4
+        same(two, one)
+        for mine, theirs in zip(both, alone, strict=True):
+            assert mine == pytest.approx(theirs, abs=1e-4)
+        assert kept == pytest.approx(both[1], abs=1e-4) and kept != pytest.approx(both[3], abs=1e-3)
+        assert close(found, expected)
+
+
+def test_what_a_look_raises_ends_the_processes() -> None:
+    def better(model: Any) -> float:
+        raise KeyboardInterrupt
+
+    plan = FitPlan(lr=1e-3, epochs=5000.0, batch=2, stop=EarlyStop(RealLoss(()), every=1))
+    with pytest.raises(KeyboardInterrupt):
+        tiny(processes=2).watched(better).fit(SUMS, plan=plan, reference=None, seed=0, seen=Noted())
+    assert not workers()

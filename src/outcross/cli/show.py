@@ -187,6 +187,8 @@ def _round_tables(item: RoundDir) -> Iterator[RenderableType]:
     for role, mixture in found.mixtures.items():
         yield _mixture(role, mixture)
     for role, fit in found.fits.items():
+        if fit.skipped:
+            yield Text(f"Examples of {role}: {fit.unlearnt}")
         if fit.kept is not None:
             yield Text(
                 f"Early stop: {role} was trained for {n.plural(fit.steps, 'optimiser step')}, and its weights after step {n.count(fit.kept)} kept"

@@ -27,6 +27,7 @@ REPAIR = (
     "that was changed makes another run, which finds the answers of this one by `--journal RUN/responses.db`"
 )
 """What to do about a verifier that stopped a run."""
+EMPTY = "empty answer"
 
 
 @dataclass
@@ -54,6 +55,13 @@ class Counter:
             "failed": self.failed,
             "detail": dict(sorted(self.detail.items())),
         }
+
+    def unjudged(self) -> str:
+        """How many answers a verifier could not judge, and why most often."""
+        judged = self.into - self.detail["not judged: no answer"]
+        (reason, count), *others = self.errors.most_common()
+        more = f"; and {len(others):,} other reasons" if others else ""
+        return f"{self.name} could not judge {self.errors.total():,} of {judged:,} answers, which teach nothing: {count:,} × {reason or 'no reason given'}{more}"
 
     def took(self) -> dict[str, float]:
         """How long a verifier took, for metrics.jsonl: clocks are no part of the record."""
@@ -160,6 +168,8 @@ def _generated(stage: Any, ctx: Any, tasks: Iterable[Task], counter: Counter) ->
         for sample in group.samples:
             if sample.error:
                 counter.detail[sample.error[:80]] += 1
+            elif isinstance(sample.content, str) and not sample.content.strip():
+                counter.detail[EMPTY] += 1
         yield group
     if asked:
         done = total - len(asked)

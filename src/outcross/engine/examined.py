@@ -7,7 +7,7 @@ it says, the model that holds the role must be shown to be better than chance.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from outcross.engine.champions import holder
 from outcross.engine.guards import examiners
@@ -21,8 +21,20 @@ from outcross.types import Measurement
 ALPHA = 0.05
 
 
-def check(run: RunDir, done: Sequence[RoundDir], phase: Phase, recipe: Recipe) -> None:
-    """Raises `GuardError` if a model that the verifiers of `phase` ask was examined and is not shown to beat chance."""
+def check(run: RunDir, done: Sequence[RoundDir], phase: Phase, recipe: Recipe, *, tell: Callable[[str], None] | None = None) -> None:
+    """Raises `GuardError` if a model that the verifiers of `phase` ask was examined and is not shown to beat chance. `tell`: hears of it
+    instead, in a run that goes on all the same."""
+    for told in doubts(run, done, phase, recipe):
+        if tell is not None:
+            tell(f"{told}; the run is `unsafe` and goes on")
+            continue
+        raise GuardError(
+            f"{told}. Give more comparisons to learn from, or more to examine it with; `unsafe: true` learns from it all the same"
+        )
+
+
+def doubts(run: RunDir, done: Sequence[RoundDir], phase: Phase, recipe: Recipe) -> Iterator[str]:
+    """Of each examined model that the verifiers of `phase` ask, and that is not shown to beat chance, what was found."""
     for verifier in phase.verify:
         for role, probe in examiners(verifier, phase, recipe).items():
             turn = holder(done, role)
@@ -31,10 +43,9 @@ def check(run: RunDir, done: Sequence[RoundDir], phase: Phase, recipe: Recipe) -
             low = least(found)
             if low <= probe.by_chance:
                 whose = "the first model, since no other was promoted," if turn is None else f"the model of {turn.label}"
-                raise GuardError(
+                yield (
                     f"phase {phase.name!r} would learn from {name_of(verifier)}, and {whose} is not shown to beat chance: {probe.name} "
-                    f"{found.mean:.3f} on {len(found.values)} items, at least {low:.3f} at {1 - ALPHA:.0%}, where {probe.by_chance:g} is guessing. "
-                    "Give more comparisons to learn from, or more to examine it with; `unsafe: true` learns from it all the same"
+                    f"{found.mean:.3f} on {len(found.values)} items, at least {low:.3f} at {1 - ALPHA:.0%}, where {probe.by_chance:g} is guessing"
                 )
 
 

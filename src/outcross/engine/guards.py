@@ -135,6 +135,12 @@ def _phase_problems(bench: Bench, phase: Phase, models: Mapping[Role, Model], un
                     f"{where}: the curator {name_of(curator)} trims samples off groups, and the objective "
                     f"{type(learn.objective).__name__} compares the samples of a group; curate whole groups only"
                 )
+        n, needed = getattr(phase.generate, "n", None), getattr(learn.objective, "answers_needed", 1)
+        if isinstance(n, int) and n < needed:
+            yield (
+                f"{where} draws n = {n} answer a task, and its objective {name_of(learn.objective)} compares the answers of a task, so that it "
+                f"could learn from none; draw {needed} or more"
+            )
     if phase.learn and gate_of(bench, phase).alpha > 0:
         yield from _gate_problems(bench, phase, where, models)
     if phase.release is not None:

@@ -231,8 +231,8 @@ class _Loop:
 
     # ── one round ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def _play(self, phase: Phase, turn: RoundDir) -> None:
-        if phase.learn and not self.options.unsafe:
-            examined.check(self.target, self.done, phase, self.recipe)
+        if phase.learn:
+            examined.check(self.target, self.done, phase, self.recipe, tell=self.watch.note if self.options.unsafe else None)
         turn.folder.mkdir(parents=True, exist_ok=True)
         admission.take_in(self.target, turn, self.done, self.recipe.phases, self.seed)
         current = dict(self.champions)

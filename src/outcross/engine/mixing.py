@@ -9,7 +9,7 @@ What an offer is made of is on disk, so that the record alone tells what any oth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -155,6 +155,19 @@ class Chain:
     def __iter__(self) -> Iterator[Example]:
         return chain.from_iterable(self.parts)
 
+    def without(self, part: Part, tokens_of: Callable[[Example], int], skipped: Set[str], left_out: Mapping[str, int]) -> dict[str, float]:
+        """The share of real data among the examples that were not skipped. Raises `GuardError` when it is below the floor."""
+        real, every = [0.0, 0.0], [0.0, 0.0]
+        for source, _, example, repeats in chain.from_iterable(mixed.rows() for mixed in self.parts):
+            if example.id not in skipped:
+                seen = repeats * abs(scalar_weight(example))
+                for unit, size in enumerate((seen, seen * tokens_of(example))):
+                    every[unit] += size
+                    real[unit] += size if source == "real" and example.origin.is_real else 0.0
+        share = {unit: real[i] / every[i] for i, unit in enumerate(("records", "tokens")) if every[i]}
+        _check_learnt(part.phase.mix, share, part.label, left_out)
+        return share
+
 
 def offer(folder: Path, role: Role, mixture: Mixture, before: Iterable[Path], buried: frozenset[str], *, held: bool) -> Offer:
     """What is offered to the mixture of the round in `folder`. `before`: the folders of the rounds that it may learn from; `held`: what
@@ -236,6 +249,18 @@ def _write_mixture(part: Part, ctx: Context, role: Role, mixed: Mixed) -> Json:
             for k, total in sorted(parts.items())
         ],
     }
+
+
+def _check_learnt(mixture: Mixture, share: Mapping[str, float], label: str, left_out: Mapping[str, int]) -> None:
+    """The floor once more, on what the optimiser has seen. Raises `GuardError`."""
+    short = {unit: real for unit, real in share.items() if real < mixture.real_floor - 1e-9}
+    if mixture.floor == "rows" and short:
+        told = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+        raise GuardError(
+            f"round {label}: {told} were not learnt from, and real data make up {', '.join(f'{real:.1%} of the {unit}' for unit, real in short.items())} "
+            f"of the others, where the floor is {mixture.real_floor:.0%}; nothing was promoted. Raise the plan's max_length, shorten these rows, "
+            "or take them out of the real data"
+        )
 
 
 def _part_key(origin: Origin) -> tuple[str, str, str, int, str]:

@@ -6,11 +6,11 @@ from __future__ import annotations
 import shutil
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,7 @@ from outcross.engine.tables import (
     encode_groups,
     rows_of,
 )
+from outcross.engine.unlearnt import COLUMNS, unlearnt
 from outcross.engine.watch import Watch
 from outcross.errors import GuardError, StageError, StoreError
 from outcross.recipe import Bench, Learn, Phase
@@ -115,6 +116,8 @@ def generate(part: Part, ctx: Context) -> list[Json]:
             kept.add(group)
     for counter in counters:
         counter.close()
+        if counter.errors:
+            part.watch.note(f"{part.label}: {counter.unjudged()}")
     part.watch.samples(part.label, shown)
     return list(part.mark("generate", {"counts": [counter.counts() for counter in counters]})["counts"])
 
@@ -172,6 +175,7 @@ def learn(part: Part, ctx: Context, role: Role, what: Learn) -> Json:
     counter.dropped = counter.into - counter.failed - counter.kept
     if counter.dropped < 0:
         raise StageError(f"learn {counter.name}: examples were made of failed requests; {counter.failed} of {counter.into} samples failed")
+    counter.detail.update(unlearnt(rows_of(stored.path, list(COLUMNS)), used, compared=getattr(what.objective, "uses_peers", False)))
     counter.detail["examples"] = made
     return part.mark(f"learn{suffix(role)}", {"counts": counter.counts(), "examples": made})
 
@@ -205,8 +209,18 @@ def _words(content: Any) -> int:
 
 
 # ── fit ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+class Offered(Protocol):
+    """The examples of a round's mixture."""
+
+    def __iter__(self) -> Iterator[Example]: ...
+    def without(
+        self, part: Part, tokens_of: Callable[[Example], int], skipped: Set[str], left_out: Mapping[str, int], /
+    ) -> Mapping[str, float]:
+        """The share of real data once a model has left some out; raises `GuardError` when that breaks the floor."""
+
+
 def fit(
-    part: Part, ctx: Context, roles: Sequence[Role], what: Learn, start: Trainable, reference: Model | None, examples: Iterable[Example]
+    part: Part, ctx: Context, roles: Sequence[Role], what: Learn, start: Trainable, reference: Model | None, examples: Offered
 ) -> tuple[Trainable, Json]:
     """Train a candidate for `roles`, which one model plays, and save it under the first; the order in which examples met the optimiser goes to
     order.parquet, and what the model tells of each step to losses.parquet."""
@@ -245,11 +259,20 @@ def fit(
         with Writer(part.folder / f"losses{suffix(role)}.parquet", LOSSES, _encode_losses) as losses:
             for item in facts:
                 losses.add(item)
+    skipped, told = frozenset(getattr(candidate, "skipped", ())), dict(getattr(candidate, "left_out", {}))
+    share = examples.without(part, token_counter(ctx.model(role)), skipped, told) if skipped else {}
     if folder.exists():
         shutil.rmtree(folder)
     save_folder(folder, candidate.save)
-    skipped = len(getattr(candidate, "skipped", ()))
-    summary = {"steps": steps, "examples": count, "start": start.id, "model": candidate.id, "depth": candidate.depth, "skipped": skipped}
+    summary = {
+        "steps": steps,
+        "examples": count,
+        "start": start.id,
+        "model": candidate.id,
+        "depth": candidate.depth,
+        "skipped": len(skipped),
+    }
+    summary |= {"left_out": told, "real_share": share} if skipped else {}
     looks = {step: told["early_stop"] for step, told in facts if "early_stop" in told}
     kept = {"kept": max(looks, key=lambda step: looks[step]) + 1} if looks else {}  # the first of equals, as the fit chose
     marked = part.mark(f"fit{suffix(role)}", {**summary, **kept})

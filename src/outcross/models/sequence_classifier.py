@@ -48,7 +48,7 @@ class SequenceClassifier:
     A conversation is written by the chat template, closed by the answer, as TRL's RewardTrainer writes it; a plain text
     is the prompt followed by the answer, with the special tokens that the tokenizer adds. Longer texts lose their beginning.
 
-    `skipped`: ids of the examples that the fit this model came from left out because they were too long.
+    `skipped`: ids of the examples that the fit this model came from left out, and `left_out`: how many, by reason.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class SequenceClassifier:
         self._lock = threading.RLock()
         self._kept: tuple[Path, Path] | None = None
         self._better: Callable[[Model], float] | None = None
+        self.left_out: dict[str, int] = {}
 
     @property
     def id(self) -> str:
@@ -148,7 +149,9 @@ class SequenceClassifier:
             progress=None if self._kept is None else progress_of(self._kept[0], self.id, rows, plan, seed, self.lora, self.machine),
             look=look_of(plan, self._better, lambda: self._with(model, depth, ())),
         )
-        return self._with(model.to(source.dtype), depth, tuple(rows.skipped))
+        learnt = self._with(model.to(source.dtype), depth, tuple(rows.skipped))
+        learnt.left_out = rows.told()
+        return learnt
 
     def keeping(self, progress: Path, cache: Path, /) -> Self:
         """This model, whose fits keep checkpoints in `progress` (`Machine.checkpoint_seconds`) and go on from them, bit for bit on a CPU; what a

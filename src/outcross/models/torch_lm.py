@@ -40,7 +40,7 @@ class TorchLM:
     It completes, scores, counts tokens and learns (`outcross.stages`: Completes, LogProbs, CountsTokens, Trainable).
     Threads may share it: each has its own list of submitted requests, and one computes at a time.
 
-    `skipped`: ids of the examples that the fit this model came from left out because they were too long.
+    `skipped`: ids of the examples that the fit this model came from left out, and `left_out`: how many, by reason.
     `adapter`: what that fit added, where it was one of low rank; it is part of the weights already.
     `client_version`: of the way tokens are drawn. It is part of a journal's keys and is raised when equal requests to equal weights
         would draw other tokens.
@@ -57,6 +57,7 @@ class TorchLM:
         self._lock = threading.RLock()
         self._kept: tuple[Path, Path] | None = None
         self._better: Callable[[Model], float] | None = None
+        self.left_out: dict[str, int] = {}
         self._pending = Pending()
         self.adapter: Adapter | None = None
 
@@ -179,7 +180,7 @@ class TorchLM:
             look=look_of(plan, self._better, lambda: self._with(model, depth)),
         )
         learnt = self._with(model.to(source.dtype), depth, tuple(rows.skipped))
-        learnt.adapter = adapter
+        learnt.adapter, learnt.left_out = adapter, rows.told()
         return learnt
 
     def keeping(self, progress: Path, cache: Path, /) -> Self:

@@ -64,7 +64,8 @@ class Mixed(msgspec.Struct, frozen=True):
 
 
 class Fit(msgspec.Struct, frozen=True):
-    """One training: from model `start` to model `model`. `kept`: of a fit that might stop early, the steps that led to the weights that were kept."""
+    """One training: from model `start` to model `model`. `kept`: of a fit that might stop early, the steps that led to the weights that were
+    kept. `left_out`: examples that were not learnt from, by reason; `real_share`: the share of real data among those that were."""
 
     steps: int
     examples: int
@@ -73,6 +74,15 @@ class Fit(msgspec.Struct, frozen=True):
     depth: int = 0
     skipped: int = 0
     kept: int | None = None
+    left_out: Mapping[str, int] = {}
+    real_share: Mapping[str, float] = {}
+
+    @property
+    def unlearnt(self) -> str:
+        """Examples of the mixture that the optimiser did not see, and why; empty when it saw all."""
+        told = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items()) or f"{self.skipped:,}"
+        share = ", ".join(f"{value:.1%} of {unit}" for unit, value in self.real_share.items())
+        return f"{told} not learnt from{f'; real among the others: {share}' if share else ''}" if self.skipped else ""
 
 
 class Found(msgspec.Struct, frozen=True):

@@ -107,7 +107,7 @@ def _mixed(mixed: Mixed) -> str:
 
 
 def _fit(fit: Fit) -> list[Child]:
-    skipped = f", {n.plural(fit.skipped, 'example')} skipped as too long" if fit.skipped else ""
+    skipped = f" ({fit.unlearnt})" if fit.skipped else ""
     kept = "" if fit.kept is None else f", weights kept after step {n.count(fit.kept)}"
     text = f"Trained {n.plural(fit.steps, 'step')} on {n.plural(fit.examples, 'example')}{skipped}{kept}, from "
     return [text, el("code", n.short(fit.start)), " to ", el("code", n.short(fit.model)), f" (depth {fit.depth})."]

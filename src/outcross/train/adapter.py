@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+DEFAULT = "default"  # how peft calls the one adapter of a fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ def taken(learner: Any) -> Adapter:
     """The adapter of a peft model, before it is merged into the weights."""
     from peft import get_peft_model_state_dict
 
-    config = learner.peft_config["default"]
+    config = learner.peft_config[DEFAULT]
     scale = config.lora_alpha / config.r
     found = {
         name: (tensor.detach().float() * (scale if ".lora_B." in name else 1.0)).to(tensor.dtype).cpu()
@@ -69,3 +70,19 @@ def stacked(adapters: Sequence[Adapter]) -> Adapter:
 
 def _joined(name: str, parts: Iterable[Tensor | None]) -> Tensor:
     return torch.cat([part for part in parts if part is not None], dim=1 if ".lora_B." in name else 0)
+
+
+def merged(model: Any) -> dict[str, Tensor]:
+    """The weights of a model under the names that it has without its adapters, with what these add; shared ones are there once."""
+    layers = [(name, layer) for name, layer in model.named_modules() if DEFAULT in getattr(layer, "lora_A", {})]
+    with torch.no_grad():
+        added = {f"{name}.weight": layer.get_delta_weight(DEFAULT) for name, layer in layers}
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() in seen or ".lora_" in name or ".original_module." in name:
+            continue
+        seen.add(tensor.data_ptr())
+        plain = name.replace(".base_layer.", ".").replace(f".modules_to_save.{DEFAULT}.", ".")
+        found[plain] = tensor + added[plain].to(tensor.dtype) if plain in added else tensor
+    return found

@@ -2,12 +2,14 @@
 
 Written by who asks: `start/` (a Hugging Face folder), `rows.npz`, `job.json`. Written by the first process that trains: `steps.jsonl` (a line per
 optimiser step: its number, the ids of its examples, and facts), and at the end `weights.safetensors` and perhaps `adapter/`. Any of them may write
-`error-RANK.json`, and each has its `log-RANK.txt`.
+`error-RANK.json`, and each has its `log-RANK.txt`. Where a fit may end early, the first process writes `look.safetensors` and then `question`, and goes on when
+`answer`, which holds a number, has been read.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from safetensors.torch import save_file
+from torch import Tensor
 
 from outcross.stages import FitPlan
 from outcross.train.forward import Text
@@ -28,15 +32,18 @@ from outcross.train.rows import Rows
 from outcross.types import Loss
 
 START, ROWS, JOB, STEPS, WEIGHTS, ADAPTER = "start", "rows.npz", "job.json", "steps.jsonl", "weights.safetensors", "adapter"
+LOOK, QUESTION, ANSWER = "look.safetensors", "question", "answer"
+SOON = 0.05  # seconds between two looks for an answer
 Columns = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Job:
     """What is to be done besides the rows. `read_off`: how a reward model is read; None for a language model. `progress`: where checkpoints are, of
-    which fit, and how often."""
+    which fit, and how often. `stop`: the probe that may end the fit, every how many steps it looks, and its patience."""
 
     plan: FitPlan
+    stop: tuple[str, int, int] | None
     seed: int
     micro_batch: int
     lora: Lora | None
@@ -80,6 +87,30 @@ def read_job(folder: Path) -> Job:
 def line(step: Step) -> bytes:
     """A line of `steps.jsonl`."""
     return msgspec.json.encode(step) + b"\n"
+
+
+def ask(folder: Path, weights: Mapping[str, Tensor]) -> float:
+    """What the first process wants to know: the worth of these weights. Waits; who is asked ends the processes where it cannot answer."""
+    save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, folder / LOOK)
+    (folder / QUESTION).touch()
+    while not (folder / ANSWER).exists():
+        time.sleep(SOON)
+    found = float((folder / ANSWER).read_text(encoding="ascii"))
+    (folder / ANSWER).unlink()
+    return found
+
+
+def asked(folder: Path) -> bool:
+    """Whether a question waits for its answer."""
+    return (folder / QUESTION).exists()
+
+
+def answer(folder: Path, worth: float) -> None:
+    """Whole or not at all."""
+    (folder / QUESTION).unlink()
+    unfinished = folder / f"{ANSWER}.tmp"
+    unfinished.write_text(repr(worth), encoding="ascii")
+    unfinished.replace(folder / ANSWER)
 
 
 def progress(job: Job, *, first: bool) -> Progress | None:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ import torch
 from safetensors import safe_open
 
 from outcross import errors
-from outcross.errors import ConfigError, ModelError
+from outcross.errors import ModelError
 from outcross.stages import FitPlan, Seen
 from outcross.train import exchange, trainer
 from outcross.train.adapter import Adapter, read_adapter
@@ -30,6 +31,7 @@ from outcross.train.progress import Progress
 from outcross.train.quiet import quiet
 from outcross.train.reward import RewardCost
 from outcross.train.rows import Rows
+from outcross.train.stopping import Look
 
 LOOK = 0.1  # seconds between two looks at what the processes have done
 CAUSE = re.compile(r"Root Cause.*?rank +: (\d+).*?exitcode +: (-?\d+)", re.DOTALL)  # in what torchrun reports
@@ -51,7 +53,7 @@ def train(
     autocast: bool = False,
     checkpointing: bool = False,
     progress: Progress | None = None,
-    look: Callable[[], float] | None = None,
+    look: Look | None = None,
 ) -> Adapter | None:
     """What `trainer.train` does, in as many processes as `machine` says, each with its share of the rows of every step (`micro_batch` at once).
 
@@ -75,11 +77,10 @@ def train(
             progress=progress,
             look=look,
         )
-    if look is not None:
-        raise ConfigError(f"a fit in {machine.processes} processes cannot stop early; use `processes: 1`, or leave `stop` out of the plan")
     device = model.device
     job = exchange.Job(
-        plan=plan,
+        plan=replace(plan, stop=None),
+        stop=None if look is None else (look.probe, look.every, look.patience),
         seed=seed,
         micro_batch=micro_batch,
         lora=lora,
@@ -100,7 +101,7 @@ def train(
         exchange.write_rows(folder, rows)
         with quiet():
             model.save_pretrained(folder / exchange.START)
-        _run(folder, machine, seen)
+        _run(folder, machine, seen, lambda: None if look is None else _look(folder, model, device, look))
         _take(model, folder / exchange.WEIGHTS)
         model.to(device)
         return read_adapter(folder / exchange.ADAPTER) if lora is not None else None
@@ -128,8 +129,17 @@ def _folder(progress: Progress | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(folder: Path, machine: Machine, seen: Seen) -> None:
-    """Let the processes train, and tell `seen` of each step. Whatever is raised here ends them."""
+def _look(folder: Path, model: Any, device: torch.device, look: Look) -> None:
+    """Answer the processes' question, if there is one, what the weights that they have come to are worth."""
+    if exchange.asked(folder):
+        _take(model, folder / exchange.LOOK)
+        model.to(device)
+        exchange.answer(folder, look.measure())
+        model.to("cpu")
+
+
+def _run(folder: Path, machine: Machine, seen: Seen, between: Callable[[], None]) -> None:
+    """Let the processes train, tell `seen` of each step, and do what is to be done `between` two looks at them. Whatever is raised here ends them."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC_")}
     environment |= {"OMP_NUM_THREADS": str(_threads(machine)), "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
     (folder / exchange.STEPS).touch()
@@ -143,7 +153,7 @@ def _run(folder: Path, machine: Machine, seen: Seen) -> None:
             start_new_session=True,  # Ctrl-C in a terminal is ours to handle
         )
     try:
-        code = _follow(agent, folder / exchange.STEPS, seen)
+        code = _follow(agent, folder / exchange.STEPS, seen, between)
     finally:
         agent.kill()  # those it started end with it
         agent.wait()
@@ -151,7 +161,7 @@ def _run(folder: Path, machine: Machine, seen: Seen) -> None:
         raise _fault(folder)
 
 
-def _follow(agent: subprocess.Popen[bytes], steps: Path, seen: Seen) -> int:
+def _follow(agent: subprocess.Popen[bytes], steps: Path, seen: Seen, between: Callable[[], None]) -> int:
     """Tell `seen` what is written, until the processes have ended; their exit code."""
     rest = b""
     with steps.open("rb") as file:
@@ -163,6 +173,7 @@ def _follow(agent: subprocess.Popen[bytes], steps: Path, seen: Seen) -> int:
                 seen(found.step, found.ids, **found.facts)
             if code is not None:
                 return code
+            between()
             try:
                 agent.wait(LOOK)
             except subprocess.TimeoutExpired:

@@ -74,7 +74,7 @@ class Prefer(Stage):
     loss: "dpo" or "ipo" teach a policy, "bt" a reward model.
     pairs: `best_worst` of each task by value; `all` pairs of different value; `one_token`: all pairs of answers of one token each, as a
         search for pivotal tokens makes them (Phi-4, arXiv:2412.08905 §4.3.1).
-    margin: the least difference of the two values. Equal values make no pair.
+    margin: the least difference of the two values. Equal values make no pair, and equal answers none either, since they have no gradient.
     labels: `hard`: the better one is better. `soft`: the row's `target` is the probability with which `judge`, a verifier that compares,
         prefers it (RLAIF, arXiv:2309.00267 §2.1); pairs that it did not compare are left out, and which is better follows it alone.
     """
@@ -85,6 +85,7 @@ class Prefer(Stage):
     labels: Literal["hard", "soft"] = "hard"
     judge: str = "pairwise_judge"
     uses_peers: ClassVar[bool] = True
+    answers_needed: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.loss.name not in ("dpo", "ipo", "bt"):
@@ -103,7 +104,9 @@ class Prefer(Stage):
             known = preferences(group, self.judge) if self.labels == "soft" else {}
             for one, other in self._pairs(group):
                 better, worse, target = self._ordered(one, other, known)
-                if better is not None and worse is not None and better.turns[-1].prompt == worse.turns[-1].prompt:
+                if better is None or worse is None or better.content == worse.content:
+                    continue
+                if better.turns[-1].prompt == worse.turns[-1].prompt:
                     yield _pair(better, worse, self.loss, target, group.task.subgroup)
 
     def _pairs(self, group: Group) -> Iterable[tuple[Sample, Sample]]:
@@ -145,6 +148,7 @@ class WinRate(Stage):
     opponents: Literal["judge", "values"] = "judge"
     judge: str = "pairwise_judge"
     uses_peers: ClassVar[bool] = True
+    answers_needed: ClassVar[int] = 2
 
     def __call__(self, ctx: Context, groups: Iterable[Group], /) -> Iterator[Example]:
         for group in groups:
@@ -226,6 +230,11 @@ class Reinforce(Stage):
     @property
     def uses_peers(self) -> bool:
         return self.baseline in ("leave_one_out", "mean")
+
+    @property
+    def answers_needed(self) -> int:
+        """Answers of one task, below which nothing can be learnt."""
+        return 2 if self.uses_peers and self.peers == "task" else 1
 
     @property
     def roles(self) -> tuple[Role, ...]:  # type: ignore[override]

@@ -15,6 +15,7 @@ from outcross.train.forward import Text
 from outcross.types import Content, Example, Loss, Prompt
 
 log = logging.getLogger(__name__)
+SAID = {"long": "too long", "empty": "without an answer", "equal": "pairs of two equal answers"}
 
 
 class Encoder(Protocol):
@@ -87,6 +88,10 @@ class Rows:
         """Leave an example out."""
         self.skipped.append(example.id)
         self.reasons[reason] += 1
+
+    def told(self) -> dict[str, int]:
+        """How many examples were left out, by reason."""
+        return {SAID[reason]: count for reason, count in sorted(self.reasons.items())}
 
     def length(self, row: int) -> int:
         """Tokens of a row, prompt and completion."""

@@ -32,7 +32,7 @@ from outcross.train.forward import is_out_of_memory
 from outcross.train.machine import Lora
 from outcross.train.progress import Checkpoint, Progress
 from outcross.train.rows import Rows
-from outcross.train.stopping import FACT, Looks, looked_at
+from outcross.train.stopping import FACT, Look, Looks, looked_at
 from outcross.train.team import Team
 
 
@@ -242,13 +242,13 @@ def train(
     autocast: bool = False,
     checkpointing: bool = False,
     progress: Progress | None = None,
-    look: Callable[[], float] | None = None,
+    look: Look | None = None,
     team: Team | None = None,
 ) -> Adapter | None:
     """Train `model` in place on `rows`: all its weights, or adapters that are merged into them at the end, and returned.
 
-    progress: where checkpoints are kept, and one that is there is gone on from; `seen` hears of the steps before it again. look: what `model` is
-    worth as it is, for a plan that stops early; the best weights are kept. team: the processes that do this together, each with all of the arguments.
+    progress: where checkpoints are kept, and one that is there is gone on from; `seen` hears of the steps before it again. look: how the fit is
+    looked at, where it may end early; the best weights are kept. team: the processes that do this together, each with all of the arguments.
 
     A fresh AdamW, the plan's schedule, gradient norm clipped to 1. Equal arguments give bitwise equal weights on a CPU
     with a fixed number of threads. The process's random generators are left as they were. Raises `ModelError`.
@@ -261,7 +261,7 @@ def train(
             learner.enable_input_require_grads()
             learner.activation_checkpointing_enable()
         resumed = None if progress is None else _resumed(learner, progress)
-        looks = None if look is None else Looks(plan, look) if resumed is None else Looks(plan, look, resumed.course, resumed.best)
+        looks = None if look is None else Looks(look) if resumed is None else Looks(look, resumed.course, resumed.best)
         learning = list(_learning(learner).values())
         team = team or Team()
         team.begin(learning)

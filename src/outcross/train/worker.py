@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,10 @@ from outcross.train.tether import die_with
 
 if TYPE_CHECKING:
     from outcross.train.exchange import Job
+    from outcross.train.stopping import Look
     from outcross.train.team import Team
 
+WAIT = timedelta(days=7)  # for another process: the first may be waiting for a probe. One that ends is noticed at once
 PATIENCE = 5.0  # seconds in which `torchrun` sees who ended first, and ends the others
 
 
@@ -80,12 +83,31 @@ def _train(folder: Path) -> None:
             autocast=job.autocast,
             checkpointing=job.checkpointing,
             progress=exchange.progress(job, first=team.rank == 0),
+            look=_look(folder, job, model, team, device),
             team=team,
         )
     if team.rank == 0:
         save_model(model, str(folder / exchange.WEIGHTS))
         if adapter is not None:
             adapter.save(folder / exchange.ADAPTER)
+
+
+def _look(folder: Path, job: Job, model: Any, team: Team, device: Any) -> Look | None:
+    """How the fit is looked at: the first process asks who started it, and tells the others."""
+    import torch
+
+    from outcross.train import exchange
+    from outcross.train.adapter import merged
+    from outcross.train.stopping import Look
+
+    if job.stop is None:
+        return None
+
+    def measure() -> float:
+        own = exchange.ask(folder, merged(model)) if team.rank == 0 else 0.0
+        return float(team.added(torch.tensor([own], dtype=torch.float64, device=device))[0])
+
+    return Look(*job.stop, measure)
 
 
 def _team(job: Job, device: Any) -> Team:
@@ -103,8 +125,8 @@ def _team(job: Job, device: Any) -> Team:
     store = distributed.PrefixStore("outcross", store)
     if device.type == "cuda":
         torch.cuda.set_device(local)
-        return Team(rank, size, distributed.ProcessGroupNCCL(store, rank, size), job.seed)
-    return Team(rank, size, distributed.ProcessGroupGloo(store, rank, size), job.seed)
+        return Team(rank, size, distributed.ProcessGroupNCCL(store, rank, size, WAIT), job.seed)
+    return Team(rank, size, distributed.ProcessGroupGloo(store, rank, size, WAIT), job.seed)
 
 
 def _loaded(folder: Path, job: Job) -> Any:
