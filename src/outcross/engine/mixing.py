@@ -252,15 +252,23 @@ def _write_mixture(part: Part, ctx: Context, role: Role, mixed: Mixed) -> Json:
 
 
 def _check_learnt(mixture: Mixture, share: Mapping[str, float], label: str, left_out: Mapping[str, int]) -> None:
-    """The floor once more, on what the optimiser has seen. Raises `GuardError`."""
-    short = {unit: real for unit, real in share.items() if real < mixture.real_floor - 1e-9}
-    if mixture.floor == "rows" and short:
-        told = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
-        raise GuardError(
-            f"round {label}: {told} were not learnt from, and real data make up {', '.join(f'{real:.1%} of the {unit}' for unit, real in short.items())} "
-            f"of the others, where the floor is {mixture.real_floor:.0%}; nothing was promoted. Raise the plan's max_length, shorten these rows, "
-            "or take them out of the real data"
-        )
+    """The floor, or that there is an anchor, once more: of what the optimiser has seen."""
+    required = mixture.real_floor if mixture.floor == "rows" else 0.0
+    if mixture.floor == "anchor" and mixture.anchor:
+        held = all(real > 0 for real in share.values())
+    else:
+        held = all(real >= required - 1e-9 for real in share.values())
+    if held:
+        return
+    told, found = (
+        ", ".join(parts)
+        for parts in ([f"{count:,} {why}" for why, count in left_out.items()], [f"{r:.1%} of {u}" for u, r in share.items()])
+    )
+    raise GuardError(
+        f"round {label}: examples were not learnt from ({told}), and real data make up {found} of the others, where the floor is "
+        f"{f'{required:.0%}' if required else 'an anchor of real data'}; nothing was promoted. Raise the plan's max_length, shorten these rows, or "
+        "take them out of the real data"
+    )
 
 
 def _part_key(origin: Origin) -> tuple[str, str, str, int, str]:

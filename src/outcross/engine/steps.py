@@ -176,6 +176,9 @@ def learn(part: Part, ctx: Context, role: Role, what: Learn) -> Json:
     if counter.dropped < 0:
         raise StageError(f"learn {counter.name}: examples were made of failed requests; {counter.failed} of {counter.into} samples failed")
     counter.detail.update(unlearnt(rows_of(stored.path, list(COLUMNS)), used, compared=getattr(what.objective, "uses_peers", False)))
+    if not made:
+        why = ", ".join(f"{count:,} {reason}" for reason, count in (*sorted(counter.detail.items()), ("failed", counter.failed)) if count)
+        part.watch.note(f"{part.label}: learn {counter.name}: no example of {counter.into:,} answers{f': {why}' if why else ''}")
     counter.detail["examples"] = made
     return part.mark(f"learn{suffix(role)}", {"counts": counter.counts(), "examples": made})
 
@@ -259,8 +262,8 @@ def fit(
         with Writer(part.folder / f"losses{suffix(role)}.parquet", LOSSES, _encode_losses) as losses:
             for item in facts:
                 losses.add(item)
-    skipped, told = frozenset(getattr(candidate, "skipped", ())), dict(getattr(candidate, "left_out", {}))
-    share = examples.without(part, token_counter(ctx.model(role)), skipped, told) if skipped else {}
+    skipped, told = tuple(getattr(candidate, "skipped", ())), dict(getattr(candidate, "left_out", {}))
+    share = examples.without(part, token_counter(ctx.model(role)), frozenset(skipped), told) if skipped else {}
     if folder.exists():
         shutil.rmtree(folder)
     save_folder(folder, candidate.save)

@@ -82,7 +82,7 @@ class Fit(msgspec.Struct, frozen=True):
         """Examples of the mixture that the optimiser did not see, and why; empty when it saw all."""
         told = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items()) or f"{self.skipped:,}"
         share = ", ".join(f"{value:.1%} of {unit}" for unit, value in self.real_share.items())
-        return f"{told} not learnt from{f'; real among the others: {share}' if share else ''}" if self.skipped else ""
+        return f"not learnt from: {told}{f'; real among the others: {share}' if share else ''}" if self.skipped else ""
 
 
 class Found(msgspec.Struct, frozen=True):
