@@ -45,10 +45,17 @@ def doubts(run: RunDir, done: Sequence[RoundDir], phase: Phase, recipe: Recipe) 
                 whose = "the first model, since no other was promoted," if turn is None else f"the model of {turn.label}"
                 yield (
                     f"phase {phase.name!r} would learn from {name_of(verifier)}, and {whose} is not shown to beat chance: {probe.name} "
-                    f"{found.mean:.3f} on {len(found.values)} items, at least {low:.3f} at {1 - ALPHA:.0%}, where {probe.by_chance:g} is guessing"
+                    f"{found.mean:.3f} on {len(_told(found))} items, at least {low:.3f} at {1 - ALPHA:.0%}, where {probe.by_chance:g} is guessing"
                 )
 
 
 def least(found: Measurement) -> float:
-    """A lower bound of a mean of numbers between 0 and 1, one-sided at `ALPHA`: that of as many whole successes, exact for yes and no."""
-    return clopper_pearson(math.floor(math.fsum(found.values)), len(found.values), 2 * ALPHA).low
+    """A lower bound of a mean of numbers between 0 and 1, one-sided at `ALPHA`: that of as many whole successes, exact for yes and no; 0 where nothing
+    could be measured."""
+    told = _told(found)
+    return clopper_pearson(math.floor(math.fsum(told)), len(told), 2 * ALPHA).low
+
+
+def _told(found: Measurement) -> Sequence[float]:
+    """The values of the items that could be measured."""
+    return [value for value in found.values if not math.isnan(value)]

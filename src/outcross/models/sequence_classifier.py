@@ -8,15 +8,15 @@ PyTorch and transformers are imported when a model is made, not when this module
 
 from __future__ import annotations
 
-import copy
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from outcross.errors import ConfigError, ModelError
+from outcross.models.fitting import Fits
 from outcross.models.tokens import Tokens
 from outcross.models.torch_lm import require_torch, weights_hash
 from outcross.stages import FitPlan, Model, Seen
@@ -42,7 +42,7 @@ class Reading:
     batch_tokens: int
 
 
-class SequenceClassifier:
+class SequenceClassifier(Fits):
     """One number for the whole of a turn, its prompt and its answer together (`outcross.stages.Values`, `Trainable`).
 
     A conversation is written by the chat template, closed by the answer, as TRL's RewardTrainer writes it; a plain text
@@ -66,8 +66,6 @@ class SequenceClassifier:
         self._model, self._tokenizer, self._reading, self._depth = model, tokenizer, reading, depth
         self._id: str | None = None
         self._lock = threading.RLock()
-        self._kept: tuple[Path, Path] | None = None
-        self._better: Callable[[Model], float] | None = None
         self.left_out: dict[str, int] = {}
 
     @property
@@ -152,19 +150,6 @@ class SequenceClassifier:
         learnt = self._with(model.to(source.dtype), depth, tuple(rows.skipped))
         learnt.left_out = rows.told()
         return learnt
-
-    def keeping(self, progress: Path, cache: Path, /) -> Self:
-        """This model, whose fits keep checkpoints in `progress` (`Machine.checkpoint_seconds`) and go on from them, bit for bit on a CPU; what a
-        reference said is kept in `cache`."""
-        found = copy.copy(self)
-        found._kept = (progress, cache)
-        return found
-
-    def watched(self, better: Callable[[Model], float], /) -> Self:
-        """This model, whose fits by a plan that stops early ask `better` what the model that they have come to is worth."""
-        found = copy.copy(self)
-        found._better = better
-        return found
 
     def training_memory(self, plan: FitPlan, /, *, texts: int = 1, held: int = 1) -> Memory:
         """What a fit by `plan` takes of this machine's memory at its height, from the shapes of the weights. texts: that a row has, 2 for pairs.

@@ -8,9 +8,8 @@ The server is started at the first request and stopped before this process train
 
 from __future__ import annotations
 
-import copy
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Self
@@ -19,6 +18,7 @@ import msgspec
 
 from outcross.errors import ConfigError, ModelError
 from outcross.models import http_wire as wire
+from outcross.models.fitting import Fits
 from outcross.models.http_endpoint import Api
 from outcross.models.served_adapters import ENVIRONMENT
 from outcross.models.served_process import Command, Patience, ServerPlace
@@ -95,7 +95,7 @@ class Served:
             self._station.leave(self._weights)
 
 
-class ServedLearner(Served):
+class ServedLearner(Fits, Served):
     """A model that is trained in this process and answers through a server (Completes, LogProbs, CountsTokens, Trainable).
 
     The model given is the learner's own from then on: its memory is freed while the server runs, and it is loaded from where it was saved.
@@ -105,8 +105,6 @@ class ServedLearner(Served):
     def __init__(self, weights: Weights, station: Station) -> None:
         super().__init__(weights, station, weights.depth)
         self._learner = weights
-        self._kept: tuple[Path, Path] | None = None
-        self._better: Callable[[Model], float] | None = None
         self.skipped = weights.skipped
 
     @property
@@ -156,18 +154,6 @@ class ServedLearner(Served):
             adapter.save(folder)
             self._station.adapters.note(learnt.id, start.id, folder)
         return type(self)(Weights(learnt), self._station)
-
-    def keeping(self, progress: Path, cache: Path, /) -> Self:
-        """As the model's own, where it can."""
-        found = copy.copy(self)
-        found._kept = (progress, cache)
-        return found
-
-    def watched(self, better: Callable[[Model], float], /) -> Self:
-        """As the model's own, where it can: what is asked about is that model, and not the server."""
-        found = copy.copy(self)
-        found._better = better
-        return found
 
     def save(self, folder: Path, /) -> None:
         """As the model's own; the server reads it there."""

@@ -8,17 +8,17 @@ PyTorch and transformers are imported when a model is made, not when this module
 
 from __future__ import annotations
 
-import copy
 import gc
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from outcross.errors import MissingExtra, ModelError
+from outcross.models.fitting import Fits
 from outcross.models.local import Pending
 from outcross.stages import FitPlan, Model, Seen
 from outcross.train.machine import Lora, Machine
@@ -34,7 +34,7 @@ __all__ = ["Lora", "Machine", "TorchLM", "from_config", "torch_lm"]
 WINDOW = 512  # turns scored together: sorted by length, and all that `log_probs` holds
 
 
-class TorchLM:
+class TorchLM(Fits):
     """A causal language model in this process.
 
     It completes, scores, counts tokens and learns (`outcross.stages`: Completes, LogProbs, CountsTokens, Trainable).
@@ -55,8 +55,6 @@ class TorchLM:
         self._model, self._tokens, self._depth = model, tokens, depth
         self._id: str | None = None
         self._lock = threading.RLock()
-        self._kept: tuple[Path, Path] | None = None
-        self._better: Callable[[Model], float] | None = None
         self.left_out: dict[str, int] = {}
         self._pending = Pending()
         self.adapter: Adapter | None = None
@@ -182,19 +180,6 @@ class TorchLM:
         learnt = self._with(model.to(source.dtype), depth, tuple(rows.skipped))
         learnt.adapter, learnt.left_out = adapter, rows.told()
         return learnt
-
-    def keeping(self, progress: Path, cache: Path, /) -> Self:
-        """This model, whose fits keep checkpoints in `progress` (`Machine.checkpoint_seconds`) and go on from them, bit for bit on a CPU; what a
-        reference said is kept in `cache`."""
-        found = copy.copy(self)
-        found._kept = (progress, cache)
-        return found
-
-    def watched(self, better: Callable[[Model], float], /) -> Self:
-        """This model, whose fits by a plan that stops early ask `better` what the model that they have come to is worth."""
-        found = copy.copy(self)
-        found._better = better
-        return found
 
     def _with(self, model: Any, depth: int, skipped: tuple[str, ...] = ()) -> Self:
         return type(self)(model, self._tokens, machine=self.machine, lora=self.lora, depth=depth, skipped=skipped)

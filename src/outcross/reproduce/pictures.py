@@ -30,11 +30,13 @@ Maker = Literal["vae", "gan", "diffusion"]
 ROUNDS = 3
 PLANS: Mapping[Maker, FitPlan] = {
     "vae": FitPlan(lr=3e-3, epochs=80, batch=64, warmup=0.05),
-    "gan": FitPlan(lr=1e-3, epochs=30, batch=64, schedule="constant"),
+    "gan": FitPlan(
+        lr=1e-3, epochs=80, batch=64, schedule="constant"
+    ),  # with 30 its Fréchet distance was 24 and 58 in two seeds, with 80 it was 3
     "diffusion": FitPlan(lr=2e-3, epochs=30, batch=32, warmup=0.05),
 }
 SIZES: Mapping[Maker, Mapping[str, int]] = {"vae": {"latent": 8}, "gan": {}, "diffusion": {}}
-SECONDS: Mapping[Maker, float] = {"vae": 20.0, "gan": 65.0, "diffusion": 80.0}  # a generation, on one core
+SECONDS: Mapping[Maker, float] = {"vae": 20.0, "gan": 170.0, "diffusion": 80.0}  # a generation, on one core
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from outcross.train.forward import Batch, log_probs
 
 LOGITS = 1 << 24  # logits held at once, 64 MiB of float32: with fewer in all, pieces would only cost the second computation
+LOUD = 100.0  # the largest logit with which a head is tried: the small ones of an untrained model would show no cap
 
 
 def completion_log_probs(model: Any, batch: Batch) -> Tensor:
@@ -35,7 +38,8 @@ def pieces(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
 
 
 def has_plain_head(model: Any) -> bool:
-    """Whether the logits are the output head of what the decoder gives, nothing capped or scaled behind it: tried on three tokens."""
+    """Whether the logits are the output head of what the decoder gives, nothing capped or scaled behind it: tried on three tokens, with logits as large
+    as they may become."""
     if model.get_output_embeddings() is None or model.get_decoder() is None:
         return False
     training = model.training
@@ -43,12 +47,23 @@ def has_plain_head(model: Any) -> bool:
     batch = Batch(ids, torch.ones(1, 2, dtype=torch.bool, device=model.device), 0)
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _loud(model, batch):
             return bool(torch.allclose(completion_log_probs(model, batch), log_probs(model, batch), rtol=1e-3, atol=1e-3))
     except (AttributeError, TypeError):  # a decoder of another kind: one with an encoder before it, for instance
         return False
     finally:
         model.train(training)
+
+
+@contextmanager
+def _loud(model: Any, batch: Batch) -> Iterator[None]:
+    """The output head multiplied, so that its largest logit is about `LOUD`."""
+    most = model(input_ids=batch.ids, use_cache=False).logits.abs().max().clamp(min=1e-6)
+    hook = model.get_output_embeddings().register_forward_hook(lambda module, given, found: found * (LOUD / most))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _piece(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from outcross.stages import FitPlan
 from outcross.train.forward import rows_that_fit
@@ -16,6 +17,7 @@ from outcross.train.machine import Lora, Machine
 
 LIBRARIES = 600 << 20  # of a process that has loaded PyTorch and transformers; on a GPU, their kernels and workspaces
 HOLES, MORE_HOLES = 1.5, 2.25  # memory that a CPU's allocator keeps for what is live; the second with adapters, or layers computed again
+LINEAR = (nn.Linear, Conv1D)  # what peft takes for linear layers; the second is GPT-2's
 COPIES = (
     4  # of the logits at the height of a backward pass: log-probabilities, their gradient, that of the logits, and one that is put in order
 )
@@ -122,9 +124,12 @@ def logits(vocabulary: int, tokens: int) -> int:
 def adapted(model: Any, lora: Lora) -> int:
     """How many numbers learn: the adapters', and all of a classifier's head."""
     head = model.get_output_embeddings()
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head}
-    trained = linear.pop("score", None)
+    modules = {name: module for name, module in model.named_modules() if module is not head}
+    trained = modules.pop("score", None)
     if lora.targets:
-        linear = {name: module for name, module in linear.items() if name.rpartition(".")[2] in lora.targets or name in lora.targets}
-    found: int = sum(lora.r * (module.in_features + module.out_features) for module in linear.values())
+        ends = tuple(f".{target}" for target in lora.targets)
+        chosen = [module for name, module in modules.items() if f".{name}".endswith(ends) and isinstance(module, (*LINEAR, nn.Embedding))]
+    else:
+        chosen = [module for module in modules.values() if isinstance(module, LINEAR)]
+    found = sum(lora.r * sum(module.weight.shape) for module in chosen)
     return found + (0 if trained is None else sum(parameter.numel() for parameter in trained.parameters()))

@@ -17,6 +17,7 @@ from outcross.errors import ModelError, OutcrossError
 from outcross.stages import seed_from
 
 BUCKET = 1 << 25  # numbers added up at once: what the copy of gradients takes stays at 128 MiB
+PIECE = 1 << 22  # bytes of weights that are compared at once
 
 
 class Deserted(OutcrossError):
@@ -67,7 +68,8 @@ class Team:
         options.reduceOp = ReduceOp.MAX
         self._wait(self._group.allreduce([present], options))
         for bucket in _buckets([parameter for parameter, there in zip(learning, present.tolist(), strict=True) if there]):
-            flat = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in bucket])
+            parts = [(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in bucket]
+            flat = torch.cat(parts) if len(parts) > 1 else parts[0]  # a large one is added up where it is
             for one, part in zip(bucket, self.added(flat).split([one.numel() for one in bucket]), strict=True):
                 if one.grad is None:
                     one.grad = part.view_as(one).clone()
@@ -111,7 +113,10 @@ def _buckets(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _checksum(parameter: Tensor) -> Tensor:
-    """Of all bits: equal numbers have equal ones. Small enough to be added up over processes."""
-    bits = parameter.detach().contiguous().flatten().view(torch.uint8).to(torch.int64)
-    places = torch.arange(bits.numel(), device=bits.device) % 65521 + 1
-    return (bits * places).sum() % (1 << 40)
+    """Of all bits: equal numbers have equal ones. Small enough to be added up over processes. In pieces, since it takes many times their bytes."""
+    bits = parameter.detach().contiguous().flatten().view(torch.uint8)
+    found = torch.zeros((), dtype=torch.int64, device=bits.device)
+    for index, piece in enumerate(bits.split(PIECE)):
+        places = (torch.arange(piece.numel(), device=bits.device) + index * PIECE) % 65521 + 1
+        found += (piece * places).sum()
+    return found % (1 << 40)
