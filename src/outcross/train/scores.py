@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -25,28 +25,29 @@ class Scores:
 
     def read(self, keys: Iterable[Key]) -> dict[Key, array[float]]:
         """Those of `keys` that are known."""
-        found = {}
-        with self._open() as database:
-            for key in keys:
-                row = database.execute("SELECT numbers FROM scores WHERE key = ?", (key,)).fetchone()
-                if row is not None:
-                    found[key] = array("f", row[0])
-        return found
+        try:
+            with closing(self._open()) as database:
+                rows = [(key, database.execute("SELECT numbers FROM scores WHERE key = ?", (key,)).fetchone()) for key in keys]
+        except sqlite3.DatabaseError as error:
+            self._warn(error)
+            return {}
+        return {key: array("f", row[0]) for key, row in rows if row is not None}
 
     def add(self, scores: Mapping[Key, array[float]]) -> None:
         """Keep all of these."""
-        with self._open() as database, database:
-            database.executemany(
-                "INSERT OR REPLACE INTO scores VALUES (?, ?)", ((key, numbers.tobytes()) for key, numbers in scores.items())
-            )
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """The file; what goes wrong with it is said and no more."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [(key, numbers.tobytes()) for key, numbers in scores.items()]
         try:
-            with closing(sqlite3.connect(self._path)) as database:
-                database.execute("CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, numbers BLOB) WITHOUT ROWID")
-                yield database
-        except sqlite3.DatabaseError as error:  # damaged, or a full disk
-            log.warning("%s cannot be used (%s): the reference is asked anew; remove the file if it is damaged", self._path, error)
+            with closing(self._open()) as database, database:
+                database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", rows)
+        except sqlite3.DatabaseError as error:
+            self._warn(error)
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(self._path)
+        database.execute("CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, numbers BLOB) WITHOUT ROWID")
+        return database
+
+    def _warn(self, error: sqlite3.DatabaseError) -> None:
+        """Of a damaged file, or a full disk."""
+        log.warning("%s cannot be used (%s), so the reference is asked again; if it is damaged, remove it", self._path, error)
