@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from feedback import COMPARISONS, HELD_OUT_PAIRS, REAL, REWARD, SLOW, bench, com
 from msgspec.structs import replace
 from toys import record
 
+from outcross.engine.examined import least
 from outcross.engine.guards import check_bench, check_floor, check_plan
 from outcross.engine.store import RunDir, suffix
 from outcross.engine.what_if import stored
@@ -32,7 +34,7 @@ from outcross.recipes.sppo import sppo
 from outcross.stages import FitPlan, Model, Seen
 from outcross.tasks.pairs import Pairs
 from outcross.train.objectives import Prefer
-from outcross.types import Example, Loss, Origin, Sampling
+from outcross.types import Example, Loss, Measurement, Origin, Sampling
 from outcross.verify.judge_pointwise import PointwiseJudge
 
 DRAW = Sampling(1.0, max_tokens=4)
@@ -124,6 +126,14 @@ def test_the_policy_learns_nothing_from_a_reward_model_that_is_not_shown_to_beat
     without = rlhf(bench(), **{**PEOPLE, "held_out_pairs": None}, rounds=1, n=8, plan=STRONG)
     with pytest.raises(GuardError, match="refused before anything was spent"):
         played(without, tmp_path / "none", unsafe=False)
+
+
+@pytest.mark.parametrize(
+    ("values", "low"), [((1.0,) * 6, 0.607), ((1.0, math.nan, *(1.0,) * 5), 0.607), ((0.5,) * 12, 0.245), ((math.nan,), 0.0), ((), 0.0)]
+)
+def test_what_is_shown_of_a_model_rests_on_the_items_that_could_be_measured(values: tuple[float, ...], low: float) -> None:
+    """0.05^(1/6) of six right ones (Clopper and Pearson, 1934)."""
+    assert least(Measurement("p", tuple(map(str, range(len(values)))), values)) == pytest.approx(low, abs=1e-3)
 
 
 # ── real rows of a role's own ──────────────────────────────────────────────────────────────────────────────────────────

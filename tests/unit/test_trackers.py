@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tiny_lm import tiny
-from toys import model, phase, play, recipe
+from toys import LEARN, model, phase, play, recipe
 
 from outcross.engine import loop, trackers
 from outcross.engine.loop import Options
@@ -61,6 +61,25 @@ def test_after_a_stop_the_curves_go_on(tmp_path: Path) -> None:
     assert [step for step, _ in curves(RunDir(tmp_path))["probe/real_loss"]][-1] == [step for step, _ in curves(whole)["probe/real_loss"]][
         -1
     ]
+
+
+@pytest.mark.parametrize("where", ["train/0001/1", "train/0002/0"])
+def test_after_a_stop_inner_turns_and_models_of_two_roles_count_once(where: str, tmp_path: Path) -> None:
+    class Stops(Silent):
+        def stage(self, round: str, stage: str, done: int, total: int | None, counts: Any, /) -> None:
+            if round == where and stage.startswith("generate"):
+                raise KeyboardInterrupt
+
+    def go(root: Path, watch: Silent) -> dict[str, list[tuple[int, float]]]:
+        one = model()
+        made = recipe(phase(rounds=3, inner=2, learn={"policy": LEARN, "judge": LEARN}))
+        loop.run(made, {"policy": one, "judge": one}, root, options=Options(track=("tensorboard",)), watch=watch)
+        return curves(RunDir(root))
+
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "stopped", Stops())
+    said, whole = go(tmp_path / "stopped", Silent()), go(tmp_path / "whole", Silent())
+    assert said["round/promoted"] == whole["round/promoted"] and len(whole["round/promoted"]) == 3
 
 
 def test_a_tracker_that_fails_is_noted_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,10 +83,16 @@ def test_weights_gradients_and_moments_are_counted_to_the_byte() -> None:
     assert (half.held, half.weights) == (2 * count, 4 * count), "the copy that learns is in float32"
 
 
-@pytest.mark.parametrize("targets", [(), ("q_proj", "down_proj")], ids=["all", "some"])
-def test_adapters_are_counted_as_peft_makes_them(targets: tuple[str, ...]) -> None:
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")  # peft then sets it right
+@pytest.mark.parametrize("config", [LLAMA, CONFIGS["gpt2"]], ids=["llama", "gpt2"])
+@pytest.mark.parametrize("targets", [(), ("q_proj", "down_proj"), ("self_attn.q_proj", "embed_tokens")], ids=["all", "some", "paths"])
+def test_adapters_are_counted_as_peft_makes_them(targets: tuple[str, ...], config: dict[str, Any]) -> None:
+    if config is not LLAMA:  # its linear layers are of a class of their own
+        targets = tuple(
+            {"q_proj": "c_attn", "down_proj": "mlp.c_proj", "self_attn.q_proj": "attn.c_attn", "embed_tokens": "wte"}[x] for x in targets
+        )
     lora = Lora(r=4, targets=targets)
-    lm, reward = tiny(lora=lora), classifier_from_config(LLAMA, alphabet=ALPHABET, machine=Machine(device="cpu"), lora=lora)
+    lm, reward = tiny(config, lora=lora), classifier_from_config(config, alphabet=ALPHABET, machine=Machine(device="cpu"), lora=lora)
     for model, task in ((lm._model, "CAUSAL_LM"), (reward._model, "SEQ_CLS")):  # type: ignore[attr-defined]
         expected = adapted(model, lora)
         learner = _adapted(model, lora, task)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_lm import SUMS, tiny
 from torch import distributed
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from outcross.errors import ConfigError, ModelError
 from outcross.stages import FitPlan
@@ -96,6 +97,47 @@ def test_different_weights_are_noticed_to_the_last_bit() -> None:
     assert [future.result() for future in together(2, lambda team: team.check_equal([torch.ones(4)]))] == [None, None]
 
 
+class Largest(TorchDispatchMode):
+    """The size in bytes of the largest tensor that is made inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        made = {tensor.data_ptr() for tensor in args if isinstance(tensor, torch.Tensor)}
+        if isinstance(found, torch.Tensor) and found.data_ptr() not in made:
+            self.bytes = max(self.bytes, found.numel() * found.element_size())
+        return found
+
+
+def test_large_weights_are_compared_and_added_up_without_copies_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outcross.train.team.BUCKET", 64)
+    monkeypatch.setattr("outcross.train.team.PIECE", 64)
+
+    def work(team: Team) -> tuple[float, int]:
+        weights = torch.nn.Parameter(torch.ones(100_000))
+        weights.grad = torch.ones_like(weights)
+        with Largest() as largest:
+            team.add_gradients([weights])
+            team.check_equal([weights])
+        return float(weights.grad.mean()), largest.bytes
+
+    assert [future.result() for future in together(2, work)] == [(2.0, 512)] * 2, "8 bytes for each of a piece"
+
+
+def test_weights_in_other_places_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outcross.train.team.PIECE", 64)
+
+    def work(team: Team) -> None:
+        weights = torch.zeros(1000)
+        weights[3 + 16 * team.rank] = 1.0  # the same place of another piece
+        team.check_equal([weights])
+
+    assert all(isinstance(future.exception(), ModelError) for future in together(2, work))
+
+
 def test_all_begin_with_the_weights_of_the_first_and_draw_their_own_numbers() -> None:
     lock = threading.Lock()  # the generator is the process's
 
@@ -140,7 +182,7 @@ def test_jobs_come_through_the_folder_as_they_were(tmp_path: Any) -> None:
     from outcross.train.read_off import ReadOff
 
     job = exchange.Job(
-        plan=FitPlan(lr=1e-3, shuffle=False), seed=2**62 + 1, micro_batch=3, lora=Lora(targets=("a",)), task="SEQ_CLS", autocast=True,
+        plan=FitPlan(lr=1e-3, shuffle=False), stop=("accuracy", 20, 3), seed=2**62 + 1, micro_batch=3, lora=Lora(targets=("a",)), task="SEQ_CLS", autocast=True,
         checkpointing=False, packing=True, device="cpu", dtype="float32", attention=None, threads=1, read_off=ReadOff(1, "log_odds"),
         progress=("folder", "fit", None),
     )  # fmt: skip

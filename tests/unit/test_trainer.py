@@ -161,7 +161,7 @@ def test_what_cannot_be_learnt_is_refused(examples, error, said):
         fit(tiny(), examples)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [(1e39, -1e39), 1e39], ids=["nan", "inf"])  # beyond float32
 def test_a_loss_that_is_not_finite_stops_training_and_names_step_and_examples(value):
     order, model = [], tiny()
     before = weights(model)

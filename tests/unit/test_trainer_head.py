@@ -48,6 +48,9 @@ def test_a_head_with_something_behind_it_is_noticed():
     model = tiny(GEMMA)._model.train()
     assert not has_plain_head(model), "its logits are capped at one half"
     assert model.training
+    assert not has_plain_head(tiny(GEMMA | {"final_logit_softcapping": 30.0})._model), "a cap that an untrained model does not reach"
+    assert not has_plain_head(tiny(LLAMA | {"model_type": "granite", "logits_scaling": 1.01})._model)
+    assert not model.lm_head._forward_hooks
 
 
 @pytest.mark.parametrize("lora", [None, Lora(r=4)], ids=["full", "lora"])

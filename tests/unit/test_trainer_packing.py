@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_lm import LLAMA, SUMS, fit, tiny, weights
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from outcross.errors import ConfigError
 from outcross.models.torch_lm import Lora, TorchLM
@@ -20,6 +21,23 @@ from outcross.types import Example, Loss
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
 QWEN = {**LLAMA, "model_type": "qwen2"}
 BLOOM = {"model_type": "bloom", "hidden_size": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.3}
+HYBRID = {
+    "model_type": "jamba",
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+HYBRID |= {
+    "num_key_value_heads": 2,
+    "mamba_d_state": 4,
+    "mamba_dt_rank": 4,
+    "num_experts": 2,
+    "attn_layer_period": 2,
+    "attn_layer_offset": 1,
+}
+TWO = Text([*range(1, 9)], 1), Text([(3 * place + 2) % 40 for place in range(8)], 1)
 
 
 def texts(count: int = 7) -> list[Text]:
@@ -69,6 +87,26 @@ def test_a_packed_fit_learns_the_same(lora: Lora | None) -> None:
         return model.fit((*PAIRS, *SUMS), plan=plan, reference=tiny(seed=3), seed=0, seen=lambda step, ids, **facts: None)
 
     assert torch.allclose(weights(learnt(tiny(lora=lora))), weights(learnt(tiny(lora=lora, packing=True))), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # of kernels that are not installed
+def test_a_model_that_will_mix_texts_once_it_is_trained_is_refused() -> None:
+    """Untrained, what it hands from one text to the next is lost among the rounding."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**HYBRID)).eval()
+    (first, second), other = TWO, Text([*range(9, 17)], 1)
+
+    def apart() -> float:
+        with torch.no_grad():
+            found = (packed_log_probs(model, [text, second], pad([text, second], model.device), plain=False) for text in (first, other))
+            return float(torch.sub(*(numbers[1] for numbers in found)).abs().max())
+
+    assert 0 < apart() < 4e-4
+    with pytest.raises(ConfigError, match="a JambaForCausalLM cannot keep texts of one sequence apart"):
+        check_apart(model)
+    for weight in model.parameters():
+        weight.data *= 8 if weight.dim() > 1 else 1
+    assert apart() > 0.1
 
 
 def test_a_model_that_mixes_texts_of_a_sequence_is_refused() -> None:

@@ -176,3 +176,13 @@ def test_what_a_reference_said_is_kept_by_the_chunk(tmp_path: Path, monkeypatch:
         learn(kept, Noted(), PAIRS, Asked(tiny(seed=3), dies_at=13))
     left = Asked(tiny(seed=3))
     assert learn(kept, Noted(), PAIRS, left).id == expected and left.asked == 4
+
+
+def test_what_a_reference_said_is_asked_again_where_the_file_is_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, reference = tiny(), Asked(tiny(seed=3))
+    expected = learn(model, Noted(), PAIRS, reference).id
+    (tmp_path / "references.db").write_bytes(b"neither rows nor columns" * 400)
+    assert learn(model.keeping(tmp_path / "fit", tmp_path), Noted(), PAIRS, reference).id == expected and reference.asked == 32
+    assert (
+        "references.db cannot be used (file is not a database), so the reference is asked again; if it is damaged, remove it" in caplog.text
+    )

@@ -187,3 +187,12 @@ def test_a_loss_that_is_not_a_number_stops_the_fit(loss):
     example = Example("nan-row", "1=", "2", loss, rejected="3" if loss.name == "dpo" else None, target=0.7)
     with pytest.raises(ModelError, match="the loss is nan in optimiser step 0, with the examples nan-row; the model was not changed"):
         teach(MODEL, [example], Broken())
+
+
+@pytest.mark.parametrize("weight", [math.nan, (1.0, math.inf)], ids=str)
+def test_a_weight_that_is_not_a_number_is_refused_before_the_first_step(weight):
+    steps = []
+    examples = [*(Example(f"e{i}", "1=", "2", Loss("pg"), 1.0) for i in range(3)), Example("wrong", "1=", "2", Loss("pg"), weight)]
+    with pytest.raises(ModelError, match=r"example wrong has the weight .*; give finite numbers"):
+        MODEL.fit(examples, plan=FitPlan(batch=1), reference=None, seed=0, seen=lambda step, ids, **facts: steps.append(step))
+    assert not steps

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from outcross.engine.store import RoundDir, RunDir
+from outcross.engine.store import RoundDir, RunDir, read_json
 from outcross.engine.watch import Watch
 from outcross.errors import ConfigError, did_you_mean
 from outcross.types import Decision, Group
@@ -43,14 +43,19 @@ def tracked(names: Sequence[str], run: RunDir, name: str, config: Mapping[str, A
     if not names:
         yield watch
         return
-    taken = sum(fit["steps"] for turn in run.rounds() for fit in turn.record["fits"].values())
-    tracking = Tracking(watch, run, taken)
+    tracking = Tracking(watch, run, _taken(run))
     for item in names:
         tracking.begin(item, name, config)
     try:
         yield tracking
     finally:
         tracking.finish()
+
+
+def _taken(run: RunDir) -> int:
+    """Optimiser steps of all fits that are done, in inner turns and in a round that was stopped too; one that teaches several roles counts once."""
+    parts = (part for turn in run.begun() for part in turn.parts())
+    return sum(read_json(mark)["steps"] for part in parts for mark in (part / "steps").glob("fit*.json"))
 
 
 class Tracking:

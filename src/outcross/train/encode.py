@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -95,6 +96,8 @@ def _check(example: Example, tokens: int) -> None:
         raise ModelError(f"example {example.id} has the loss {loss.name!r} and no rejected answer; pairs have two")
     if loss.name in TARGETED and not (isinstance(example.target, float | int) and 0 <= example.target <= 1):
         raise ModelError(f"example {example.id} has the loss {loss.name!r} and the target {example.target}; give a number from 0 to 1")
+    if not all(map(math.isfinite, example.weight if isinstance(example.weight, tuple) else (example.weight,))):
+        raise ModelError(f"example {example.id} has the weight {example.weight!r:.80}; give finite numbers")
     if loss.name not in ("nll", "pg") and isinstance(example.weight, tuple):
         raise ModelError(f"example {example.id} has a weight per token; the loss {loss.name!r} takes one per example")
     if loss.clip is not None and len(example.old_log_probs) != tokens:

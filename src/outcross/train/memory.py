@@ -131,5 +131,5 @@ def adapted(model: Any, lora: Lora) -> int:
         chosen = [module for name, module in modules.items() if f".{name}".endswith(ends) and isinstance(module, (*LINEAR, nn.Embedding))]
     else:
         chosen = [module for module in modules.values() if isinstance(module, LINEAR)]
-    found = sum(lora.r * sum(module.weight.shape) for module in chosen)
+    found: int = sum(lora.r * sum(module.weight.shape) for module in chosen)
     return found + (0 if trained is None else sum(parameter.numel() for parameter in trained.parameters()))

@@ -64,7 +64,10 @@ def _blind(model: Any, texts: Sequence[Text], second: Tensor, near: float) -> bo
     """Whether the numbers of the `second` text stay when the first becomes another: next to how they change with its own first token, since an untrained
     model hardly looks at what it sees."""
     vocabulary = model.config.get_text_config().vocab_size
-    one, two = (Text([(2 * token + 5) % vocabulary for token in text.ids[:size]] + list(text.ids[size:]), 1) for text, size in zip(texts, (8, 1), strict=True))
+    one, two = (
+        Text([(2 * token + 5) % vocabulary for token in text.ids[:size]] + list(text.ids[size:]), 1)
+        for text, size in zip(texts, (8, 1), strict=True)
+    )
     strange, moved = (_sequence(model, part, model.device, plain=False)[7:] for part in ([one, texts[1]], [texts[0], two]))
     return bool((strange - second).abs().max() <= near * (moved - second).abs().max())
 
