@@ -267,8 +267,11 @@ NLL = Loss("nll")
 class Example(Record, frozen=True, omit_defaults=True):
     """One row that the optimiser can learn from.
 
-    `weight` and `target` are one number, or one per completion token. `origin.parents` names the samples it came from.
+    `weight` and `target` are one number, or one per completion token. `tokens`: the ids that were drawn, where numbers belong to each of them; what was
+    drawn may be cut into tokens otherwise than its text is. `origin.parents` names the samples it came from.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"tokens"})  # at its default no part of a fingerprint: there were runs before it
 
     id: str
     prompt: Prompt
@@ -280,6 +283,7 @@ class Example(Record, frozen=True, omit_defaults=True):
     old_log_probs: tuple[float, ...] = ()
     origin: Origin = Origin()
     subgroup: str | None = None
+    tokens: tuple[int, ...] = ()
 
 
 class Measurement(Record, frozen=True, omit_defaults=True):

@@ -235,3 +235,5 @@ def test_the_log_probs_of_the_draw_come_along_for_clipping() -> None:
         for i, value in enumerate((1.0, 0.0))
     ]
     assert [row.old_log_probs for row in rows(Reinforce(), group(*made))] == [(-0.5, -0.25)] * 2
+    clipped = rows(Reinforce(Loss("pg", 0.1, 0.2)), group(*made))
+    assert [row.tokens for row in clipped] == [(1, 2)] * 2 and not rows(Reinforce(), group(*made))[0].tokens

@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
-from tiny_lm import LLAMA, tiny, weights
+from tiny_lm import LLAMA, ask, teacher_forced, tiny, weights
 
 from outcross.errors import ModelError
 from outcross.stages import FitPlan
-from outcross.types import Completion, Example, Loss, Turn
+from outcross.train.encode import encode
+from outcross.types import Completion, Example, Loss, Request, Sampling, Turn
 
 TOPICS = [f"{i}+{i % 3}=" for i in range(6)]
 
@@ -135,3 +136,32 @@ def test_pairs_beyond_the_context_are_left_out_and_named():
     examples = [*pairs(Loss("dpo", 0.1)), Example("long", "1=", "2", Loss("dpo", 0.1), rejected="3" * 70)]
     same = Example("same", "1=", "2", Loss("dpo", 0.1), rejected="2")
     assert teach(model, [*examples, same], model).skipped == ("long", "same")
+
+
+def test_clipping_compares_the_tokens_that_were_drawn_though_a_stop_string_ended_them() -> None:
+    """Before the first step every ratio is 1: what the policy says of the row's tokens now is what it said when it drew them."""
+    model = tiny()
+    drawn = Sampling(1.0, max_tokens=12, stop=("1", "+2"))
+    answers = [
+        (prompt, said)
+        for prompt, one in zip(TOPICS, ask(model, [Request(p, n=8, sampling=drawn, seed=3) for p in TOPICS]), strict=True)
+        for said in one.completions
+    ]
+    made = [
+        Example(
+            f"{i}", prompt, said.content, Loss("pg", 0.05, 0.2), (-1.0) ** i, old_log_probs=tuple(said.log_probs), tokens=tuple(said.tokens)
+        )
+        for i, (prompt, said) in enumerate(answers)
+        if said.finished and said.content
+    ]
+    stopped = [example for example in made if list(example.tokens) != model._tokens.completions([example.completion])[0]]
+    assert len(stopped) > 5 and len(made) > len(stopped)
+    rows = encode(made, model._tokens, 64, model)
+    for row in range(len(rows)):
+        text = rows.text(row)
+        now = teacher_forced(model, text.ids[: text.start], text.ids[text.start :])
+        assert now == pytest.approx(list(rows.old[row]), abs=1e-4)
+        assert list(rows.references[row][0]) == pytest.approx(now, abs=1e-4)
+    assert torch.isfinite(weights(teach(model, made, model))).all()
+    with pytest.raises(ModelError, match="drawn as 2 tokens that do not read as its text here"):
+        teach(model, [Example("e", "1=", "3", Loss("pg", 0.05, 0.2), old_log_probs=(-1.0, -1.0), tokens=(9, 9))], model)

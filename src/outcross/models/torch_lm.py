@@ -174,7 +174,9 @@ class TorchLM(Fits):
             lora=self.lora,
             autocast=source.device.type == "cuda" and self.machine.dtype != "float32",
             checkpointing=self.machine.gradient_checkpointing,
-            progress=None if self._kept is None else progress_of(self._kept[0], self.id, rows, plan, seed, self.lora, self.machine),
+            progress=None
+            if self._kept is None
+            else progress_of(self._kept[0], self.id, rows, plan, seed, self.lora, self.machine, source.device.type),
             look=look_of(plan, self._better, lambda: self._with(model, depth)),
         )
         learnt = self._with(model.to(source.dtype), depth, tuple(rows.skipped))

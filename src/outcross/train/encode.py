@@ -16,7 +16,7 @@ from outcross.train.losses import PAIRED, TARGETED, check_policy_loss
 from outcross.train.refer import Referee
 from outcross.train.rows import Encoder, Rows, check_told, text_of
 from outcross.train.scores import Scores
-from outcross.types import Content, Example
+from outcross.types import Completion, Content, Example
 
 CHUNK = 2048  # examples encoded in one call of the tokenizer
 
@@ -38,6 +38,8 @@ def encode(
         rejected = encoder.completions([text_of(example, _rejected(example)) for example in chunk])
         kept: list[tuple[int, Example]] = []
         for example, prompt, completion, other in zip(chunk, prompts, completions, rejected, strict=True):
+            if example.tokens:
+                completion = _drawn(example, encoder)
             _check(example, len(completion))
             length = len(prompt) + max(len(completion), len(other) if example.loss.name in PAIRED else 0)
             longest = max(longest, length)
@@ -105,6 +107,17 @@ def _check(example: Example, tokens: int) -> None:
             f"example {example.id} has {len(example.old_log_probs)} old_log_probs for {tokens} completion tokens (end token included); "
             "clipping needs one per token: leave clip out, or keep to finished answers"
         )
+
+
+def _drawn(example: Example, encoder: Encoder) -> list[int]:
+    """The tokens that an answer was drawn as: the last may be one of a stop string, and others may not be those of its text. Raises `ModelError`."""
+    found = encoder.of_completion(Completion(text_of(example, example.completion), example.tokens))
+    if tuple(found) != example.tokens:
+        raise ModelError(
+            f"example {example.id} was drawn as {len(example.tokens)} tokens that do not read as its text here; numbers by token (clip, or a critic's) "
+            "need answers that the model which learns has drawn"
+        )
+    return found
 
 
 def _rejected(example: Example) -> Content:

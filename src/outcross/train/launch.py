@@ -117,7 +117,7 @@ def _threads(machine: Machine) -> int:
 def _folder(progress: Progress | None) -> Iterator[Path]:
     """An empty folder, beside the checkpoints where there are any, since those lie on a disk with room; gone afterwards."""
     if progress is None:
-        with tempfile.TemporaryDirectory(prefix="outcross-fit-") as name:
+        with tempfile.TemporaryDirectory(prefix="outcross-fit-", ignore_cleanup_errors=True) as name:
             yield Path(name)
         return
     folder = progress.folder / "processes"

@@ -82,11 +82,12 @@ def forecast(
         kept = int(kept * (MORE_HOLES if lora is not None or machine.gradient_checkpointing else HOLES))
     cast = 2 * count if mixed and size == 4 else 0  # autocast keeps the weights it has cast
     gradients = 4 * learning
+    best = 4 * learning if plan.stop is not None and device.type == "cpu" else 0  # the weights that an early stop liked best so far
     several = rows * machine.processes < plan.batch  # gradients of one micro-batch are there while the next is computed
     return Memory(
         held=held * count * model.dtype.itemsize,
         libraries=LIBRARIES,
-        weights=size * count + (0 if lora is None else 4 * learning),
+        weights=size * count + (0 if lora is None else 4 * learning) + best,
         gradients=gradients,
         optimizer=8 * learning,
         activations=kept + head + cast if several else max(0, kept + head + cast - gradients),

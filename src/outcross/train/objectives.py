@@ -352,12 +352,16 @@ def _targeted(sample: Sample, loss: Loss, target: float, subgroup: str | None) -
 
 
 def _weighted(sample: Sample, loss: Loss, weight: float | tuple[float, ...], subgroup: str | None) -> Example:
-    """With the log-probabilities under which it was drawn, where they are known: what clipping compares with."""
+    """With the log-probabilities under which it was drawn, where they are known: what clipping compares with. Where numbers belong to tokens, they are those of
+    the drawn ones."""
     turn, origin = sample.turns[-1], _origin(sample)
     completion = turn.completion
     identifier = example_id(turn.prompt, completion.content, loss, origin, weight)
     old = tuple(completion.log_probs)
-    return Example(identifier, turn.prompt, completion.content, loss, weight, old_log_probs=old, origin=origin, subgroup=subgroup)
+    drawn = tuple(completion.tokens) if loss.clip is not None or isinstance(weight, tuple) else ()
+    return Example(
+        identifier, turn.prompt, completion.content, loss, weight, old_log_probs=old, origin=origin, subgroup=subgroup, tokens=drawn
+    )
 
 
 def _minus_value(sample: Sample) -> float:

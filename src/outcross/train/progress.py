@@ -90,7 +90,9 @@ class Progress:
         self._took = self._since - began
 
 
-def progress_of(folder: Path, start: str, rows: Rows, plan: FitPlan, seed: int, lora: Lora | None, machine: Machine) -> Progress:
+def progress_of(
+    folder: Path, start: str, rows: Rows, plan: FitPlan, seed: int, lora: Lora | None, machine: Machine, device: str
+) -> Progress:
     """That of the fit of `rows` from the model `start`. Two fits are the same if they also begin alike and compute alike."""
     looks = None if plan.stop is None else (plan.stop.probe.name, plan.stop.every, plan.stop.patience)
     fit = content_hash(
@@ -98,6 +100,8 @@ def progress_of(folder: Path, start: str, rows: Rows, plan: FitPlan, seed: int, 
         rows.digest(),
         replace(plan, stop=None),
         looks,
+        device,
+        machine.packing,
         seed,
         lora,
         machine.dtype,

@@ -41,14 +41,14 @@ class Referee:
             self._waiting, asked = single, [(row, example) for row, example in asked if example.loss.name != "kto"]
         elif single:
             beside |= self._strangers(rows, single)
-        turns: dict[tuple[object, Content], Turn] = {}
+        turns: dict[int, Turn] = {}  # of a row, and under ~row of the answer beside it
         for row, example in asked:
-            for said in (example.completion, *((beside[row],) if row in beside else ())):
-                turns.setdefault((example.prompt, said), Turn(example.prompt, Completion(said)))
+            turns[row] = Turn(example.prompt, Completion(example.completion, example.tokens))
+            if row in beside:
+                turns[~row] = Turn(example.prompt, Completion(beside[row]))
         found = self._scored(self._reference, turns)
         for row, example in asked:
-            own = found[example.prompt, example.completion]
-            other = found[example.prompt, beside[row]] if row in beside else array("f")
+            own, other = found[row], found[~row] if row in beside else array("f")
             expected = (rows.tokens(row), len(rows.others[row].ids) - rows.others[row].start if row in beside else 0)
             if (len(own), len(other)) != expected:
                 raise ModelError(
@@ -57,16 +57,16 @@ class Referee:
                 )
             rows.references[row] = (own, other)
 
-    def _scored(self, reference: LogProbs, turns: Mapping[tuple[object, Content], Turn]) -> dict[tuple[object, Content], array[float]]:
-        """Of each turn the log-probabilities of its completion's tokens."""
-        keys = {} if self._scores is None else {name: _key(reference, turn) for name, turn in turns.items()}
-        known = {} if self._scores is None else self._scores.read(keys.values())
-        asked = {name: turn for name, turn in turns.items() if keys.get(name) not in known}
-        scored = (array("f", numbers) for numbers in reference.log_probs(asked.values()))
-        found = dict(zip(asked, scored, strict=True))
-        if self._scores is not None and found:
-            self._scores.add({keys[name]: numbers for name, numbers in found.items()})
-        return {name: found[name] if name in found else known[keys[name]] for name in turns}
+    def _scored(self, reference: LogProbs, turns: Mapping[int, Turn]) -> dict[int, array[float]]:
+        """Of each turn the log-probabilities of its completion's tokens; of equal ones once."""
+        keys = {name: _key(reference, turn) for name, turn in turns.items()}
+        found = {} if self._scores is None else dict(self._scores.read(set(keys.values())))
+        asked = {key: turns[name] for name, key in keys.items() if key not in found}
+        scored = {key: array("f", numbers) for key, numbers in zip(asked, reference.log_probs(asked.values()), strict=True)}
+        if self._scores is not None and scored:
+            self._scores.add(scored)
+        found |= scored
+        return {name: found[key] for name, key in keys.items()}
 
     def finish(self) -> None:
         """Raises `ModelError` if rows of "kto" never met another prompt."""
@@ -95,4 +95,5 @@ class Referee:
 
 
 def _key(reference: Model, turn: Turn) -> Key:
-    return bytes.fromhex(content_hash(reference.id, turn.prompt, turn.completion.content))
+    drawn = turn.completion.tokens
+    return bytes.fromhex(content_hash(reference.id, turn.prompt, turn.completion.content, *((drawn,) if drawn else ())))

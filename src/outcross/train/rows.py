@@ -12,7 +12,7 @@ from typing import Protocol
 
 from outcross.errors import ModelError
 from outcross.train.forward import Text
-from outcross.types import Content, Example, Loss, Prompt
+from outcross.types import Completion, Content, Example, Loss, Prompt
 
 log = logging.getLogger(__name__)
 SAID = {"long": "too long", "empty": "without an answer", "equal": "pairs of two equal answers"}
@@ -24,6 +24,9 @@ class Encoder(Protocol):
     def prompts(self, prompts: Sequence[Prompt], /) -> list[list[int]]: ...
     def completions(self, texts: Sequence[str], /) -> list[list[int]]:
         """Ids of each text followed by the end token."""
+
+    def of_completion(self, completion: Completion, /) -> list[int]:
+        """The ids that an answer was drawn as, where they read as its text."""
 
 
 @dataclass

@@ -106,7 +106,7 @@ class OutcrossTrainer(Trainer):  # type: ignore[misc]
         self.before = 0 if resumed is None else resumed.step  # optimiser steps taken by an earlier attempt
         self.told: list[Mapping[str, float]] = [] if resumed is None else list(resumed.facts)
         self.facts: dict[str, float] = {}  # of the step under way
-        self.micro_batch = micro_batch if resumed is None else resumed.micro_batch
+        self.micro_batch = micro_batch if resumed is None else min(micro_batch, resumed.micro_batch)
         self.autocast = partial(torch.autocast, args.device.type, dtype=torch.bfloat16, enabled=autocast)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -381,6 +381,7 @@ def _adapted(model: Any, lora: Lora, task: str) -> Any:
     )
     with warnings.catch_warnings():  # peft 0.21 still asks for the name that transformers 5.23 deprecates
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", ".*fan_in_fan_out is set to False", UserWarning)  # peft sets it itself, rightly
         return get_peft_model(model, config)
 
 
