@@ -122,7 +122,11 @@ def _made(tracker: str, run: RunDir, name: str) -> GeneralTracker:
 
     PartialState(cpu=True)  # accelerate's trackers write to its log, which wants this; a Trainer makes it anew
     if tracker == "tensorboard":
-        return tracking.TensorBoardTracker(name, run.root / "logs" / "tensorboard")
+        folder = run.root / "logs" / "tensorboard"
+        before = len(
+            list(folder.rglob("events.*"))
+        )  # files are named by the second: an attempt that follows at once must not write over the last one's
+        return tracking.TensorBoardTracker(name, folder, filename_suffix=f".{before}")
     if tracker == "wandb":
         return tracking.WandBTracker(PROJECT, name=name, id=_identity(run), resume="allow", dir=str(run.root / "logs"))
     if tracker == "mlflow":
