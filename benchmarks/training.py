@@ -64,7 +64,7 @@ class Clock:
         self.ends: list[float] = []
         self.reference = 0.0
 
-    def tick(self, *args: Any) -> None:
+    def tick(self, *args: Any, **facts: float) -> None:
         self.ends.append(time.process_time())
 
     def report(self) -> dict[str, float]:
