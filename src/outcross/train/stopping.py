@@ -1,4 +1,4 @@
-"""Early stops of a fit: looks at the model as it learns, and the best weights so far (Prechelt, 1998, "Early stopping – but when?")."""
+"""Early stops of a fit: looks at the model as it learns, and the best weights so far (after Prechelt, 1998, "Early stopping – but when?")."""
 
 from __future__ import annotations
 
